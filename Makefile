@@ -1,0 +1,33 @@
+.PHONY: help setup demo test test-slow lint clean
+
+help:
+	@echo "make setup      install what is missing (Debian 12, root or sudo), for all that follows"
+	@echo "make demo       try it: a small guest, and a link to its serial console"
+	@echo "make test       the tests but the slow ones; ARGS='-k name' is passed on to pytest"
+	@echo "make test-slow  all tests"
+	@echo "make lint       mypy, ruff and codespell, which 'make test' runs as well"
+	@echo "make clean      remove what was built in this directory"
+
+setup:
+	@tools/setup test
+
+demo:
+	@tools/setup demo
+	@exec .venv/bin/serial-console demo
+
+test: setup
+	.venv/bin/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: setup
+	.venv/bin/mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/codespell
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf serial_console/web/node_modules serial_console/web/vendor
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

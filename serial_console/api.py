@@ -1,0 +1,270 @@
+"""The REST interface. It holds the API keys and asks the supervisor for everything else.
+
+A key that covers only some guests meets the others as if they did not exist, with their sessions
+and tokens. The supervisor knows nothing of keys, and cannot be asked whose an unused token is: so
+the API remembers which guest each token that it issued is for, and such a key can revoke those,
+and the ones behind sessions of its guests. Any other token is unknown to it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import unquote
+
+from anyio import to_thread
+from fastapi import Body, Depends, FastAPI, Path, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from . import __version__, control, problems, views
+from .access import BODY_MAX
+from .config import Config, escape_byte
+from .errors import (
+    ConfigError,
+    Forbidden,
+    NoSuchGuest,
+    NoSuchSession,
+    NoSuchToken,
+    SupervisorUnavailable,
+)
+from .keys import Grant
+from .names import shown
+
+T = TypeVar("T")
+
+
+def _decoded(name: str) -> str:
+    try:
+        return unquote(name, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("must be UTF-8, percent-encoded") from None
+
+
+def _escape(text: str | None) -> str | None:
+    try:
+        escape_byte(text or "")
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _grant(request: Request) -> Grant:
+    grant: Grant = request.state.grant
+    return grant
+
+
+By = Annotated[Grant, Depends(_grant)]
+Name = Annotated[
+    str,
+    Path(description="The guest's name (percent-encoded) or UUID.", max_length=BODY_MAX),
+    AfterValidator(_decoded),
+]
+Id = Annotated[str, Path(max_length=256), AfterValidator(_decoded)]
+
+
+class TokenRequest(BaseModel):
+    """What a token is to be good for; everything has a default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    user: str = Field(default="", max_length=256)
+    """Who will use it: for listings, logs and the limit per user."""
+    mode: Literal["rw", "ro"] | None = None
+    """``ro`` only watches. Default: what the API key may."""
+    console: str | None = Field(default=None, max_length=256)
+    """The console's alias, such as ``serial0``. Default: the guest's first."""
+    ttl: int | None = Field(default=None, ge=1, le=views.TTL_MAX)
+    """Seconds within which it must be used. Default: the configuration's ``tokens.ttl``."""
+    takeover: bool = False
+    """Take the console from the client that has it."""
+    notices: bool | None = None
+    """Whether notices are shown in the output. Default: the configuration's."""
+    replay: bool | Annotated[int, Field(ge=0, le=1 << 24)] = True
+    """Recent output shown at the start: how many bytes, or false for none, or true for the
+    configuration's number."""
+    escape: Annotated[str | None, Field(max_length=16), AfterValidator(_escape)] = None
+    """The key that ends the session, such as ``ctrl-q``; empty for none. Default: the
+    configuration's."""
+    client_address: str | None = Field(default=None, max_length=256)
+    """The only client address that may use it."""
+
+
+class GuestList(BaseModel):
+    """The guests that the API key covers, sorted by name."""
+
+    guests: list[views.Guest]
+
+
+class SessionList(BaseModel):
+    """The open sessions of the guests that the API key covers."""
+
+    sessions: list[views.Session]
+
+
+class _Desk:
+    """Asks the supervisor on behalf of callers, each held to what they may."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._issued: OrderedDict[str, str] = OrderedDict()
+
+    async def ask(self, request: control.Message, timeout: float = 15.0) -> dict[str, Any]:
+        return await _threaded(
+            functools.partial(control.call, self._config.paths.admin, request, timeout)
+        )
+
+    async def listing(
+        self, request: control.ListGuests | control.ListSessions, key: str
+    ) -> list[dict[str, Any]]:
+        return await _threaded(
+            functools.partial(control.call_all, self._config.paths.admin, request, key)
+        )
+
+    async def guest(self, name: str, by: Grant) -> views.Guest:
+        try:
+            found = views.guest(_member(await self.ask(control.GetGuest(guest=name)), "guest"))
+        except NoSuchGuest:
+            raise _unknown(name) from None
+        if not by.covers(found.name):
+            raise _unknown(name)
+        return found
+
+    async def session(self, id_: str, by: Grant) -> views.Session:
+        unknown = NoSuchSession("there is no such session; GET /v1/sessions lists those there are")
+        try:
+            found = views.session(_member(await self.ask(control.GetSession(id=id_)), "session"))
+        except NoSuchSession:
+            raise unknown from None
+        if not by.covers(found.guest):
+            raise unknown
+        return found
+
+    async def issue(self, name: str, asked: TokenRequest, by: Grant) -> views.Token:
+        mode = asked.mode or by.mode
+        if by.mode == "ro" and (mode != "ro" or asked.takeover):
+            raise Forbidden(
+                "this API key is read-only; ask for mode ro without takeover, or use another key"
+            )
+        known = None if by.unlimited else await self.guest(name, by)
+        replay = None if asked.replay is True else int(asked.replay)
+        request = control.Issue(
+            guest=known.uuid if known else name,
+            user=asked.user,
+            mode=mode,
+            console=asked.console,
+            ttl=asked.ttl,
+            takeover=asked.takeover,
+            notices=asked.notices,
+            replay=replay,
+            escape=asked.escape,
+            client_address=asked.client_address,
+        )
+        try:
+            token = views.token(self._config, await self.ask(request))
+        except NoSuchGuest:
+            raise _unknown(name) from None
+        # Another guest may be named like this one's UUID, or this one may just have been renamed.
+        if known and (token.uuid != known.uuid or not by.covers(token.guest)):
+            await self.ask(control.Revoke(id=token.id))
+            raise _unknown(name)
+        self._issued[token.id] = token.guest
+        while len(self._issued) > self._config.limits.tokens:
+            self._issued.popitem(last=False)
+        return token
+
+    async def revoke(self, id_: str, by: Grant) -> None:
+        _must_write(by)
+        unknown = NoSuchToken("there is no such token, or it is of no use any more")
+        if not by.unlimited:
+            guest = self._issued.get(id_)
+            for one in await self.listing(control.ListSessions(), "sessions"):
+                if one.get("token_id") == id_:
+                    guest = views.session(one).guest
+            if guest is None or not by.covers(guest):
+                raise unknown
+        try:
+            await self.ask(control.Revoke(id=id_))
+        except NoSuchToken:
+            raise unknown from None
+        self._issued.pop(id_, None)
+
+
+def build(config: Config) -> FastAPI:
+    """Make the application; it needs access.Gate in front."""
+    app = FastAPI(
+        title="Serial console",
+        description="Tokens, guests and sessions of the browser serial console for libvirt guests.",
+        version=__version__,
+        docs_url=None,  # like redoc, it loads scripts from another host
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    desk = _Desk(config)
+
+    @app.post("/v1/guests/{guest}/tokens", status_code=201, summary="Issue a token")
+    async def issue(
+        guest: Name, by: By, asked: Annotated[TokenRequest | None, Body()] = None
+    ) -> views.Token:
+        return await desk.issue(guest, asked or TokenRequest(), by)
+
+    @app.get("/v1/guests", summary="List guests")
+    async def guests(by: By) -> GuestList:
+        found = map(views.guest, await desk.listing(control.ListGuests(), "guests"))
+        return GuestList(guests=[one for one in found if by.covers(one.name)])
+
+    @app.get("/v1/guests/{guest}", summary="Describe a guest")
+    async def guest(guest: Name, by: By) -> views.Guest:
+        return await desk.guest(guest, by)
+
+    @app.get("/v1/sessions", summary="List sessions")
+    async def sessions(by: By) -> SessionList:
+        found = map(views.session, await desk.listing(control.ListSessions(), "sessions"))
+        return SessionList(sessions=[one for one in found if by.covers(one.guest)])
+
+    @app.get("/v1/sessions/{id}", summary="Describe a session")
+    async def session(id: Id, by: By) -> views.Session:  # noqa: A002 - the name in the path
+        return await desk.session(id, by)
+
+    @app.delete("/v1/sessions/{id}", status_code=204, summary="Close a session")
+    async def close(id: Id, by: By) -> None:  # noqa: A002
+        _must_write(by)
+        await desk.session(id, by)
+        await desk.ask(control.Close(id=id, by=by.name))
+
+    @app.delete(
+        "/v1/tokens/{id}", status_code=204, summary="Revoke a token and close what it opened"
+    )
+    async def revoke(id: Id, by: By) -> None:  # noqa: A002
+        await desk.revoke(id, by)
+
+    @app.get("/healthz", summary="Tell how things are")
+    async def healthz() -> views.Health:
+        return views.health(await desk.ask(control.Health(), timeout=5.0))
+
+    return app
+
+
+def _must_write(by: Grant) -> None:
+    if by.mode == "ro":
+        raise Forbidden("this API key is read-only and can end nothing; use a key of mode rw")
+
+
+def _unknown(name: str) -> NoSuchGuest:
+    return NoSuchGuest(
+        f'there is no guest "{shown(name)}"; GET /v1/guests lists those that this key may see'
+    )
+
+
+def _member(answer: dict[str, Any], name: str) -> dict[str, Any]:
+    found = answer.get(name)
+    if not isinstance(found, dict):
+        raise SupervisorUnavailable("the supervisor's answer is not understood; restart it")
+    return found
+
+
+async def _threaded(work: Callable[[], T]) -> T:
+    """Run what blocks in a thread; a server that stops does not wait for it."""
+    return await to_thread.run_sync(work, abandon_on_cancel=True)

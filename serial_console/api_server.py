@@ -1,0 +1,140 @@
+"""Serving REST: a TCP port and api.sock in one process, its readiness and its clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from . import access, api, keys
+from .config import Config, Paths, address
+from .control import peer_of
+from .errors import SetupError, os_reason
+from .listener import Listener, make_directory
+
+STOP_TIMEOUT = 3
+"""Seconds that requests have to finish when the server ends."""
+
+log = logging.getLogger("api")
+
+
+def serve(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; print ``ready`` once both listeners serve.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        SetupError: a listener cannot be opened.
+        ConfigError: the API keys are broken.
+    """
+    if not keys.load(config.api.keys):
+        log.warning("there is no API key yet; make one with 'serial-console key add NAME'")
+    ring = keys.Ring(config.api.keys)
+    app = access.Gate(api.build(config), ring, {0, os.geteuid(), *config.api.peer_uids})
+    # The port first: that another API has it keeps us from touching that one's socket.
+    with _tcp(config.api.listen) as port, _local(config.paths) as local:
+        # http is h11's: it lets us reach the transport, and with it who is at the other end.
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=STOP_TIMEOUT,
+            )
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        host, number = port.getsockname()[:2]
+        log.info("listening on %s port %d and %s", host, number, config.paths.api_socket)
+        asyncio.run(server.serve_until_told([port, local]))
+    log.info("ended")
+    if threading.active_count() > 1:
+        # A thread still waits for the supervisor's answer to a request that is gone. Python would
+        # wait for it, for as long as the call's time-out.
+        sys.stdout.flush()
+        logging.shutdown()
+        os._exit(0)
+    return 0
+
+
+class _Protocol(H11Protocol):
+    """HTTP that knows the user at the other end of a unix socket."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                self.app_state = {**self.app_state, "peer": peer_of(sock)}
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says ``ready`` and ends with status 0 on a signal."""
+
+    async def serve_until_told(self, sockets: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told)
+        await self.serve(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Uvicorn's own would raise the signal again at the end, and so lose the exit status.
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+
+    def _told(self) -> None:
+        self.should_exit = True
+
+
+@contextlib.contextmanager
+def _tcp(listen: str) -> Iterator[socket.socket]:
+    host, port = address(listen)
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind)
+    except OSError as error:
+        raise SetupError(
+            f'cannot listen on api.listen "{listen}": {os_reason(error)}; correct the address'
+        ) from error
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(where)
+            sock.listen()
+        except OSError as error:
+            hint = "set api.listen to another address"
+            if error.errno == errno.EADDRINUSE:
+                hint = "another program has that port (another API?): end it, or set api.listen"
+            raise SetupError(
+                f'cannot listen on api.listen "{listen}": {os_reason(error)}; {hint}'
+            ) from error
+        yield sock
+
+
+@contextlib.contextmanager
+def _local(paths: Paths) -> Iterator[socket.socket]:
+    make_directory(paths.api, 0o755)
+    with contextlib.closing(Listener(paths.api_socket)) as listener:
+        yield listener.sock

@@ -1,0 +1,161 @@
+"""Child processes of the supervisor: forked from it frozen, watched through pidfds."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from .control import Channel
+from .errors import ConsoleError, Unavailable, os_reason
+from .loop import Loop
+
+log = logging.getLogger("supervisor")
+
+CRASHED = 70
+"""Exit status of a child that ended by an unforeseen exception (sysexits.h EX_SOFTWARE)."""
+
+
+class Child:
+    """A relay or an inventory: its process, and the channel to it.
+
+    Args:
+        loop: the supervisor's loop.
+        pid: the process, our child or an adopted one.
+        channel: the channel to it.
+        on_line: called with each line that it sends.
+        on_end: called once, after the last line, with words on how it ended.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        pid: int,
+        channel: Channel,
+        on_line: Callable[[bytes], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self.pid = pid
+        self._loop = loop
+        self._channel = channel
+        self._on_line = on_line
+        self._on_end = on_end
+        self._pidfd = os.pidfd_open(pid)
+        self._closed = False
+        loop.watch(self._pidfd, self._ended)
+        loop.watch(channel.fileno(), self._ready)
+
+    def send(self, line: bytes, fd: int | None = None) -> None:
+        """Send a line, and with it a copy of a file descriptor."""
+        if not self._channel.ended:
+            self._channel.send(line, fd)
+            self._watch()
+
+    def kill(self) -> None:
+        """End it at once; ``on_end`` follows."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Let it live on without us."""
+        if not self._closed:
+            self._closed = True
+            self._loop.forget(self._pidfd)
+            os.close(self._pidfd)
+            self._close_channel()
+
+    def _ready(self) -> None:
+        self._channel.flush()
+        self._read()
+        if not self._closed:
+            self._watch()
+
+    def _read(self) -> None:
+        try:
+            for line in self._channel.receive():
+                self._on_line(line)
+        except ConsoleError as error:
+            log.error("child %d sent what is not understood: %s; it is ended", self.pid, error)
+            self.kill()
+            self._close_channel()
+
+    def _watch(self) -> None:
+        if self._channel.ended:
+            self._close_channel()
+        else:
+            self._loop.watch(self._channel.fileno(), self._ready, write=self._channel.pending)
+
+    def _close_channel(self) -> None:
+        if self._channel.fileno() >= 0:
+            self._loop.forget(self._channel.fileno())
+            self._channel.close()
+
+    def _ended(self) -> None:
+        if self._channel.fileno() >= 0:
+            self._read()  # what it said before it ended
+        how = _how_it_ended(self.pid)
+        self.forget()
+        self._on_end(how)
+
+
+def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
+    """Fork a child that runs ``entry`` with its end of a channel, and nothing of ours but that.
+
+    Returns:
+        The child's pid and our end of the channel.
+
+    Raises:
+        Unavailable: the kernel refuses.
+    """
+    try:
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+    except OSError as error:
+        raise Unavailable(
+            f"the host cannot start another process: {os_reason(error)}; try again in a while"
+        ) from error
+    if pid == 0:
+        _become_child(entry, theirs)
+    theirs.close()
+    return pid, Channel(ours)
+
+
+def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket) -> None:
+    """Run ``entry`` and exit. The supervisor's objects stay referenced from the frames below, so
+    none of them is finalised here and closes a descriptor number that is ours by now."""
+    status = CRASHED
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        keep = channel.fileno()
+        os.closerange(3, keep)
+        os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+        status = entry(channel)
+    except BaseException:  # whatever it was, it must not run on as a supervisor
+        log.exception("child %d failed", os.getpid())
+    finally:
+        os._exit(status)
+
+
+def _how_it_ended(pid: int) -> str:
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:  # adopted: only its former parent is told how
+        return "has ended"
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    code = os.waitstatus_to_exitcode(status)
+    return "has ended" if code == 0 else f"has ended with status {code}"

@@ -1,0 +1,304 @@
+"""The configuration: one TOML file, every key with a default, every mistake with its line."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from typing import Annotated, Literal
+
+import msgspec
+
+from .errors import ConfigError, os_reason
+
+SYSTEM_FILE = "/etc/serial-console/config.toml"
+"""Read where neither ``--config`` nor ``$SERIAL_CONSOLE_CONFIG`` names another file."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A table of the file."""
+
+
+class Libvirt(Section, frozen=True):
+    """``[libvirt]``: which libvirt."""
+
+    uri: str = ""
+
+
+class Paths(Section, frozen=True):
+    """``[paths]``: directories of the sockets."""
+
+    consoles: str = ""
+    control: str = ""
+    api: str = ""
+
+    @property
+    def redeem(self) -> str:
+        """The socket where the gateway redeems tokens."""
+        return os.path.join(self.control, "redeem.sock")
+
+    @property
+    def admin(self) -> str:
+        """The socket where API and command line do the rest."""
+        return os.path.join(self.control, "admin.sock")
+
+    @property
+    def relays(self) -> str:
+        """The directory where a new supervisor finds the relays of the one before."""
+        return os.path.join(self.control, "relays")
+
+    @property
+    def api_socket(self) -> str:
+        """The unix socket of the REST interface."""
+        return os.path.join(self.api, "api.sock")
+
+
+class Gateway(Section, frozen=True):
+    """``[gateway]``: where browsers connect. ``heartbeat`` is in seconds, 0 for none."""
+
+    listen: str = "127.0.0.1:6083"
+    public_url: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    insecure: bool = False
+    allowed_origins: list[str] = []
+    connect_origins: list[str] = []
+    heartbeat: Count = 10
+
+
+class Api(Section, frozen=True):
+    """``[api]``: where the host manager connects."""
+
+    listen: str = "127.0.0.1:6084"
+    keys: str = ""
+    peer_uids: list[Count] = []
+
+
+class Tokens(Section, frozen=True):
+    """``[tokens]``: ``ttl`` is a token's life in seconds."""
+
+    ttl: Positive = 30
+    store: Literal["memory"] = "memory"
+
+
+class Session(Section, frozen=True):
+    """``[session]``: times in seconds (0 = never), ``replay`` and ``backlog`` in bytes."""
+
+    escape: str = "ctrl-q"
+    idle_timeout: Count = 600
+    max_session: Count = 0
+    on_guest_stop: Literal["wait", "close"] = "wait"
+    notices: bool = True
+    replay: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 65536
+    backlog: Annotated[int, msgspec.Meta(ge=65536, le=1 << 26)] = 262144
+
+
+class Limits(Section, frozen=True):
+    """``[limits]``: sessions in all, sessions per user, watchers per console, tokens alive."""
+
+    sessions: Positive = 1000
+    per_user: Positive = 50
+    watchers: Count = 20
+    tokens: Positive = 10000
+
+
+class Log(Section, frozen=True):
+    """``[log]``: how much and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Config(Section, frozen=True):
+    """The whole file; what it leaves out has its default."""
+
+    libvirt: Libvirt = Libvirt()
+    paths: Paths = Paths()
+    gateway: Gateway = Gateway()
+    api: Api = Api()
+    tokens: Tokens = Tokens()
+    session: Session = Session()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+def load(path: str | None = None) -> Config:
+    """Read the configuration and fill in the defaults of this user.
+
+    Args:
+        path: the file, or None for ``$SERIAL_CONSOLE_CONFIG``, else SYSTEM_FILE if it exists.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, has an unknown key, a value of the wrong
+            type or one that makes no sense; the message names file, line and key.
+    """
+    path = path or os.environ.get("SERIAL_CONSOLE_CONFIG")
+    if path is None and os.path.exists(SYSTEM_FILE):
+        path = SYSTEM_FILE
+    if path is None:
+        return _completed(Config(), "the defaults")
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {os_reason(error)}; "
+            "name a readable file with --config"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: str) -> Config:
+    """Read the configuration from text; ``path`` is for the messages. Raises as load() does."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}; correct that line") from error
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), text, path) from error
+    return _completed(config, path)
+
+
+def escape_byte(text: str) -> bytes:
+    """Return the byte of an escape key written as ``ctrl-q`` or ``^q``; ``""`` gives none.
+
+    Raises:
+        ConfigError: it is no such key.
+    """
+    if text == "":
+        return b""
+    key = re.fullmatch(r"(?:ctrl-|\^)([a-z@\[\\\]^_])", text, re.IGNORECASE)
+    if key is None:
+        raise ConfigError(
+            f'escape is "{text}", which is no control key; write "ctrl-q", "ctrl-]" or "" for none'
+        )
+    return bytes([ord(key[1].upper()) & 0x1F])
+
+
+def address(listen: str) -> tuple[str, int]:
+    """Split ``host:port`` or ``[v6]:port``. Port 0 lets the kernel choose.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]+)):(\d{1,5})", listen)
+    if found is None or int(found[3]) > 65535:
+        raise ConfigError(f'listen is "{listen}"; write host:port, such as "127.0.0.1:6083"')
+    return found[1] or found[2], int(found[3])
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _completed(config: Config, path: str) -> Config:
+    """Fill in what depends on who runs us, and check what one key says of another."""
+    try:
+        escape_byte(config.session.escape)
+        for name in ("gateway", "api"):
+            host, _ = address(getattr(config, name).listen)
+            if _loopback(host):
+                continue
+            if name == "api":
+                raise ConfigError(
+                    f'api.listen is "{config.api.listen}", which is not loopback; the API speaks '
+                    "plain HTTP: listen on 127.0.0.1 and put a TLS proxy in front"
+                )
+            if not config.gateway.tls_cert and not config.gateway.insecure:
+                raise ConfigError(
+                    f'gateway.listen is "{config.gateway.listen}", which is not loopback, without '
+                    "TLS; set tls_cert and tls_key, or insecure = true if a TLS proxy is in front"
+                )
+        if bool(config.gateway.tls_cert) != bool(config.gateway.tls_key):
+            raise ConfigError("gateway.tls_cert and gateway.tls_key go together; set both or none")
+        if config.gateway.public_url and not re.fullmatch(
+            r"https?://[^/\s?#]+(/[^\s?#]*)?", config.gateway.public_url
+        ):
+            raise ConfigError(
+                f'gateway.public_url is "{config.gateway.public_url}"; '
+                'write the URL that browsers use, such as "https://host.example/console"'
+            )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    system = os.geteuid() == 0
+    run = "/run" if system else _user_run(config)
+    base = run if system else os.path.join(run, "serial-console")
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    etc = "/etc/serial-console" if system else os.path.join(home, "serial-console")
+    return msgspec.structs.replace(
+        config,
+        libvirt=Libvirt(
+            uri=config.libvirt.uri or ("qemu:///system" if system else "qemu:///session")
+        ),
+        paths=Paths(
+            consoles=config.paths.consoles or os.path.join(base, "console"),
+            control=config.paths.control
+            or os.path.join(base, "serial-console" if system else "control"),
+            api=config.paths.api or os.path.join(base, "serial-console-api" if system else "api"),
+        ),
+        api=msgspec.structs.replace(
+            config.api, keys=config.api.keys or os.path.join(etc, "api-keys")
+        ),
+    )
+
+
+def _user_run(config: Config) -> str:
+    """Return an ordinary user's runtime directory; it matters only where a path is unset."""
+    given = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    paths = config.paths
+    if not os.path.isdir(given) and not (paths.consoles and paths.control and paths.api):
+        raise ConfigError(
+            f"there is no runtime directory {given} for this user; "
+            "set XDG_RUNTIME_DIR, or paths.consoles, paths.control and paths.api in the config"
+        )
+    return given
+
+
+def _explained(message: str, text: str, path: str) -> ConfigError:
+    """Turn msgspec's message into one that names the file, the line and the key."""
+    what, _, where = message.partition(" - at `")
+    keys = [re.sub(r"\[.*", "", key) for key in where.strip("`").split(".")[1:]]
+    unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what)
+    if unknown:
+        keys.append(unknown[1])
+        known = Config if len(keys) == 1 else _section(keys[0])
+        names = ", ".join(known.__struct_fields__) if known else ""
+        what = f"unknown key; known here are: {names}"
+    else:
+        what = what.replace("`", "")
+    return ConfigError(f"{path}, line {_line(text, keys)}, key {'.'.join(keys)}: {what}")
+
+
+def _section(name: str) -> type[Section] | None:
+    default = getattr(Config(), name, None)
+    return type(default) if isinstance(default, Section) else None
+
+
+def _line(text: str, keys: list[str]) -> int:
+    """Find the line of a key; a table's own line where the key is not found as ``key =``."""
+    table: list[str] = []
+    best = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        if header:
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            if table == keys[: len(table)]:
+                best = number
+            continue
+        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
+        if key and table + key[1].replace('"', "").replace("'", "").split(".") == keys:
+            return number
+    return best

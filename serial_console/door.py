@@ -1,0 +1,172 @@
+"""A door of the supervisor: one listening socket, its connections, one request at a time each."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import pwd
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .control import REQUEST_MAX, Channel, Decoder, Peer, answer, refusal
+from .errors import BadRequest, ConsoleError, Forbidden
+from .listener import Listener
+from .loop import Loop
+
+log = logging.getLogger("supervisor")
+
+CONNECTIONS = 4096
+"""Connections to one door at once; past it the next waits in the kernel's queue."""
+PIPELINE = 16
+"""Requests that one connection may send ahead of the answers."""
+RESPITE = 0.2
+"""Seconds before the next accept when the kernel had no descriptor for us."""
+
+
+class Caller:
+    """One connection to a door, and its request until it is answered."""
+
+    def __init__(self, door: Door, channel: Channel, peer: Peer) -> None:
+        self._door = door
+        self.channel = channel
+        self.peer = peer
+        self.busy = False
+        self.waiting: deque[bytes] = deque()
+        self.on_gone: Callable[[], None] | None = None
+
+    def answer(self, **fields: Any) -> None:
+        """Answer the request."""
+        self._finish(answer(**fields))
+
+    def refuse(self, error: ConsoleError) -> None:
+        """Answer the request with an error."""
+        self._finish(refusal(error))
+
+    def hand_over(self, **fields: Any) -> None:
+        """Answer, then give the connection up: another process holds it by now."""
+        self._finish(answer(**fields))
+        self._door.drop(self)
+
+    def _finish(self, line: bytes) -> None:
+        self.busy = False
+        self.on_gone = None
+        if not self.channel.ended:
+            self.channel.send(line)
+        self._door.resume(self)
+
+
+class Door:
+    """Listens on a unix socket and hands well-formed requests to a handler.
+
+    Args:
+        loop: the supervisor's loop.
+        path: the socket.
+        union: the messages that may come.
+        handler: called with a request and its caller; answers now or later, or raises
+            ConsoleError, which is the answer then.
+    """
+
+    def __init__(
+        self, loop: Loop, path: str, union: Any, handler: Callable[[Any, Caller], None]
+    ) -> None:
+        self._loop = loop
+        self._decoder = Decoder(union)
+        self._handler = handler
+        self._callers: dict[int, Caller] = {}
+        self._handling = False
+        self._listener = Listener(path)
+        loop.watch(self._listener.sock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop listening and drop every connection."""
+        self._loop.forget(self._listener.sock.fileno())
+        self._listener.close()
+        for caller in list(self._callers.values()):
+            self.drop(caller)
+
+    def drop(self, caller: Caller) -> None:
+        """Close a connection."""
+        fd = caller.channel.fileno()
+        if self._callers.pop(fd, None) is not None:
+            self._loop.forget(fd)
+            caller.channel.close()
+            gone, caller.on_gone = caller.on_gone, None
+            if gone is not None:
+                gone()
+
+    def serve(self, caller: Caller) -> None:
+        """Go on with a connection: handle what it asked, write what waits for it."""
+        channel = caller.channel
+        while caller.waiting and not caller.busy and channel.fileno() in self._callers:
+            self._handle(caller.waiting.popleft(), caller)
+        if channel.fileno() not in self._callers:
+            return
+        channel.flush()
+        if channel.ended:
+            self.drop(caller)
+        else:
+            self._loop.watch(channel.fileno(), lambda: self._ready(caller), write=channel.pending)
+
+    def resume(self, caller: Caller) -> None:
+        """Go on with a connection whose request was just answered."""
+        if not self._handling:  # else the loop that called the handler goes on by itself
+            self.serve(caller)
+
+    def _accept(self) -> None:
+        try:
+            accepted = self._listener.accept()
+        except OSError as error:
+            log.error("cannot accept a connection: %s", error)
+            accepted = None
+            self._rest()
+        if len(self._callers) >= CONNECTIONS:
+            self._rest()
+        if accepted is None:
+            return
+        sock, peer = accepted
+        caller = Caller(self, Channel(sock, REQUEST_MAX), peer)
+        self._callers[sock.fileno()] = caller
+        if _permitted(peer, os.stat(self._listener.path).st_gid):
+            self.serve(caller)
+            return
+        log.warning("refused uid %d on %s", peer.uid, self._listener.path)
+        caller.refuse(Forbidden(f"uid {peer.uid} may not use this socket; see docs/security.md"))
+        self.drop(caller)
+
+    def _rest(self) -> None:
+        fd = self._listener.sock.fileno()
+        self._loop.forget(fd)
+        self._loop.after(RESPITE, lambda: self._loop.watch(fd, self._accept))
+
+    def _ready(self, caller: Caller) -> None:
+        try:
+            caller.waiting.extend(caller.channel.receive())
+            if len(caller.waiting) > PIPELINE:
+                raise BadRequest(f"wait for answers: at most {PIPELINE} requests may be sent ahead")
+        except ConsoleError as error:  # too long: where the next message begins is not known
+            caller.waiting.clear()
+            caller.refuse(error)
+            self.drop(caller)
+            return
+        self.serve(caller)
+
+    def _handle(self, line: bytes, caller: Caller) -> None:
+        caller.busy = self._handling = True
+        try:
+            self._handler(self._decoder.decode(line), caller)
+        except ConsoleError as error:
+            caller.refuse(error)
+        finally:
+            self._handling = False
+
+
+def _permitted(peer: Peer, group: int) -> bool:
+    """Whether a peer may talk to us: root, ourselves, or a user of the socket's group."""
+    if peer.uid in (0, os.geteuid()) or peer.gid == group:
+        return True
+    try:
+        return pwd.getpwuid(peer.uid).pw_name in grp.getgrgid(group).gr_mem
+    except KeyError:
+        return False

@@ -1,0 +1,680 @@
+"""libvirt: the only file that imports it. Event loop, connection, guests, one guest's console.
+
+Safe to import before a fork, not to use: whoever uses it does so in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import select
+import stat
+import struct
+import termios
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import libvirt
+
+from .control import ConsoleInfo, GuestInfo, State
+from .errors import (
+    InUse,
+    LibvirtUnavailable,
+    NoSuchConsole,
+    NoSuchGuest,
+    UnsupportedConsole,
+)
+from .names import shown
+
+log = logging.getLogger("guest")
+
+STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shutoff",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
+}
+"""libvirt's domain states as REST shows them."""
+
+READ = 65536
+"""Bytes of one recv: 64 KiB gave 62 MB/s, 1 KiB 2 MB/s (DESIGN.md, fact 8)."""
+KEEPALIVE = (5, 5)
+"""Seconds between keepalive messages, and how many may stay unanswered: libvirtd's own numbers."""
+REOPEN = (0.1, 2.0)
+"""First and longest wait in seconds before a console or a connection is tried again."""
+STOP_EVENT = 1.5
+"""Seconds from the stream's end in which the guest's STOPPED event may come (fact 4)."""
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+_Handler = Callable[[int], None]
+
+
+def silence() -> None:
+    """Keep libvirt from printing errors to stderr by itself; they come as exceptions."""
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+
+
+class Timer:
+    """One timer of an EventLoop; made by its ``timer``."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self.due: float | None = None
+        self._id = libvirt.virEventAddTimeout(-1, self._fired, None)
+
+    def set(self, seconds: float | None) -> None:
+        """Fire once after so many seconds; None for not at all."""
+        if seconds is None:
+            if self.due is not None:
+                libvirt.virEventUpdateTimeout(self._id, -1)
+            self.due = None
+            return
+        seconds = max(0.0, seconds)
+        self.due = time.monotonic() + seconds
+        libvirt.virEventUpdateTimeout(self._id, int(seconds * 1000 + 0.999))
+
+    def fire(self) -> None:
+        """Call back now."""
+        self.set(None)
+        self._callback()
+
+    def _fired(self, _timer: int, _opaque: object) -> None:
+        self.fire()
+
+
+class EventLoop:
+    """libvirt's default event loop (C), with our own fds and timers in it.
+
+    ``run_once(rest=True)`` serves only ours and leaves libvirt's socket unread: so a guest that
+    prints faster than its client reads is made to wait.
+    """
+
+    REST = 20.0
+    """Longest time in seconds that libvirt's socket is left unread; libvirtd gives a client up that
+    did not answer its keepalive for 30 s."""
+
+    def __init__(self) -> None:
+        libvirt.virEventRegisterDefaultImpl()
+        self._handles: dict[int, tuple[int, int, _Handler]] = {}
+        self._timers: list[Timer] = []
+        self._served = time.monotonic()
+        self._failure: BaseException | None = None
+
+    def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Wrap a callback that libvirt calls: it would print an exception and go on."""
+
+        def call(*args: Any) -> None:
+            try:
+                callback(*args)
+            except BaseException as error:  # noqa: BLE001 - run_once raises it again
+                self._failure = error
+
+        return call
+
+    def timer(self, callback: Callable[[], None]) -> Timer:
+        """Make a timer."""
+        timer = Timer(self.guarded(callback))
+        self._timers.append(timer)
+        return timer
+
+    def watch(self, fd: int, events: int, callback: _Handler) -> None:
+        """Call back with the poll events when ``fd`` has one of them; POLLHUP always counts."""
+        watch = libvirt.virEventAddHandle(fd, _to_libvirt(events), self.guarded(self._ready), None)
+        self._handles[fd] = (watch, events, callback)
+
+    def want(self, fd: int, events: int) -> None:
+        """Change the events of a watched fd."""
+        watch, old, callback = self._handles[fd]
+        if events != old:
+            libvirt.virEventUpdateHandle(watch, _to_libvirt(events))
+            self._handles[fd] = (watch, events, callback)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching; before the fd is closed."""
+        known = self._handles.pop(fd, None)
+        if known is not None:
+            libvirt.virEventRemoveHandle(known[0])
+
+    def run_once(self, rest: bool) -> None:
+        """Wait for something to happen and call whom it concerns.
+
+        Raises:
+            Exception: whatever a callback raised.
+        """
+        if rest and time.monotonic() - self._served < self.REST:
+            self._run_ours()
+        else:
+            libvirt.virEventRunDefaultImpl()
+            self._served = time.monotonic()
+        if self._failure is not None:
+            raise self._failure
+
+    def owns(self, fd: int) -> bool:
+        """Whether ``fd`` is one of ours."""
+        return fd in self._handles
+
+    def _ready(self, _watch: int, fd: int, events: int, _opaque: object) -> None:
+        known = self._handles.get(fd)
+        if known is not None:
+            known[2](_to_poll(events))
+
+    def _run_ours(self) -> None:
+        poll = select.poll()
+        for fd, (_, events, _) in self._handles.items():
+            poll.register(fd, events)
+        now = time.monotonic()
+        waits = [timer.due - now for timer in self._timers if timer.due is not None]
+        wait = min([self.REST, *waits])
+        for fd, events in poll.poll(max(0.0, wait) * 1000):
+            known = self._handles.get(fd)
+            if known is not None:
+                known[2](events)
+        now = time.monotonic()
+        for timer in self._timers:
+            if timer.due is not None and timer.due <= now:
+                timer.fire()
+
+
+def _to_libvirt(events: int) -> int:
+    result = 0
+    if events & select.POLLIN:
+        result |= libvirt.VIR_EVENT_HANDLE_READABLE
+    if events & select.POLLOUT:
+        result |= libvirt.VIR_EVENT_HANDLE_WRITABLE
+    return result
+
+
+def _to_poll(events: int) -> int:
+    result = 0
+    if events & libvirt.VIR_EVENT_HANDLE_READABLE:
+        result |= select.POLLIN
+    if events & libvirt.VIR_EVENT_HANDLE_WRITABLE:
+        result |= select.POLLOUT
+    if events & (libvirt.VIR_EVENT_HANDLE_HANGUP | libvirt.VIR_EVENT_HANDLE_ERROR):
+        result |= select.POLLHUP
+    return result
+
+
+# ---- guests
+
+
+@contextlib.contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise LibvirtUnavailable(
+            f"libvirt at {uri} does not answer: {_reason(error)}; "
+            "is libvirtd running, and may this user connect to it?"
+        ) from error
+
+
+def connect(uri: str, readonly: bool = False) -> Any:
+    """Open a connection (virConnect).
+
+    Args:
+        uri: libvirt's connection URI.
+        readonly: ask for no more than reading.
+
+    Raises:
+        LibvirtUnavailable: it cannot be opened.
+    """
+    with _translated(uri):
+        return libvirt.openReadOnly(uri) if readonly else libvirt.open(uri)
+
+
+def probe(connection: Any) -> None:
+    """See whether libvirt answers. Raises LibvirtUnavailable if it does not."""
+    with _translated(connection.getURI()):
+        connection.getLibVersion()
+
+
+def find(connection: Any, guest: str) -> Any:
+    """Find a guest (virDomain) by UUID or by name.
+
+    What looks like a UUID is one first: no guest can be named so as to be taken for another.
+
+    Raises:
+        NoSuchGuest: there is none.
+        LibvirtUnavailable: libvirt did not answer.
+    """
+    gone = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG)
+    lookups = [connection.lookupByName]
+    if _UUID.fullmatch(guest):
+        lookups.insert(0, connection.lookupByUUIDString)
+    for lookup in lookups:
+        try:
+            return lookup(guest)
+        except ValueError:  # a NUL or a lone surrogate, which no guest's name can have
+            continue
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in gone:
+                raise LibvirtUnavailable(f"libvirt does not answer: {_reason(error)}") from error
+    raise NoSuchGuest(
+        f'there is no guest "{shown(guest)}" here; "serial-console guests" lists those there are'
+    )
+
+
+def describe(domain: Any) -> GuestInfo:
+    """Describe a guest. Raises NoSuchGuest when it went away, LibvirtUnavailable as connect()."""
+    try:
+        return GuestInfo(
+            name=domain.name(),
+            uuid=domain.UUIDString(),
+            state=STATES.get(domain.state()[0], "unknown"),
+            consoles=consoles(domain.XMLDesc(0)),
+        )
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            raise NoSuchGuest("the guest went away while it was looked at") from error
+        raise LibvirtUnavailable(f"libvirt does not answer: {_reason(error)}") from error
+
+
+def scan(connection: Any) -> Iterator[GuestInfo]:
+    """Describe every guest. Raises LibvirtUnavailable as connect() does."""
+    try:
+        domains = connection.listAllDomains(0)
+    except libvirt.libvirtError as error:
+        raise LibvirtUnavailable(f"libvirt does not answer: {_reason(error)}") from error
+    for domain in domains:
+        with contextlib.suppress(NoSuchGuest):
+            yield describe(domain)
+
+
+def consoles(xml: str) -> list[ConsoleInfo]:
+    """List a guest's consoles from its XML; the one that libvirt opens by default stands first.
+
+    A guest that is off has no aliases in its XML: they are made here as libvirt's QEMU driver
+    makes them at its start (``serial<i>``, ``console<i>`` by position; the first ``<console>``
+    of target type serial is the first ``<serial>`` seen again).
+    """
+    devices = ET.fromstring(xml).find("devices")  # noqa: S314 - from libvirtd, which made it
+    if devices is None:
+        return []
+    found: dict[str, ConsoleInfo] = {}
+    for kind in ("console", "serial"):
+        for index, device in enumerate(devices.findall(kind)):
+            alias = device.find("alias")
+            target = device.find("target")
+            serial = index == 0 and target is not None and target.get("type") == "serial"
+            name = alias.get("name") if alias is not None else None
+            name = name or f"{'serial' if serial else kind}{index}"
+            backend = device.get("type", "")
+            found.setdefault(name, ConsoleInfo(name, backend, backend == "pty"))
+    return list(found.values())
+
+
+def pick(guest: GuestInfo, alias: str | None) -> ConsoleInfo:
+    """Return one console of a guest: the one of that alias, or its first.
+
+    Raises:
+        NoSuchConsole: there is none, or none of that alias.
+        UnsupportedConsole: libvirt cannot open one of its type.
+    """
+    name = shown(guest.name)
+    if not guest.consoles:
+        raise NoSuchConsole(
+            f'guest "{name}" has no console; add <serial type="pty"/> to it and start it again'
+        )
+    console = next((one for one in guest.consoles if one.alias == alias), None)
+    if alias is None:
+        console = guest.consoles[0]
+    if console is None:
+        has = ", ".join(one.alias for one in guest.consoles)
+        raise NoSuchConsole(f'guest "{name}" has no console "{shown(alias or "")}"; it has: {has}')
+    if not console.supported:
+        raise UnsupportedConsole(
+            f'console {console.alias} of guest "{name}" is of type {console.type}, '
+            "which libvirt does not open; only type pty can be opened"
+        )
+    return console
+
+
+# ---- one console
+
+
+class GuestConsole:
+    """One console of one guest, kept open through the guest's stops and libvirt's restarts.
+
+    Args:
+        loop: the process's event loop.
+        uri: libvirt's connection URI.
+        uuid: the guest.
+        alias: the console, or None for the guest's first.
+        on_output: called with bytes that the guest printed.
+        on_state: called with each new state and a sentence about it ("" if it needs no words).
+        on_gone: called with a sentence when the guest is no more.
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        uri: str,
+        uuid: str,
+        alias: str | None,
+        on_output: Callable[[bytes], None],
+        on_state: Callable[[State, str], None],
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._uri = uri
+        self._uuid = uuid
+        self._alias = alias
+        self._on_output = on_output
+        self._on_state = on_state
+        self._on_gone = on_gone
+        self._connection: Any = None
+        self._domain: Any = None
+        self._stream: Any = None
+        self._socket = -1
+        self._persistent = True
+        self._retry = loop.timer(self._try_again)
+        self._wait = REOPEN[0]
+        self._state = State.STARTING
+        self._opening: threading.Thread | None = None
+        self._opened: Any = None
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        loop.watch(self._wake, select.POLLIN, self._connected)
+
+    def start(self) -> None:
+        """Connect and open the console, or begin to wait for the guest's start.
+
+        Blocks while libvirt does: the supervisor ends a relay that is not ready in time.
+
+        Raises:
+            LibvirtUnavailable, NoSuchGuest, NoSuchConsole, UnsupportedConsole: as they say.
+        """
+        self._use(*self._dial())
+        pick(describe(self._domain), self._alias)
+        self._attach()
+
+    @property
+    def writable(self) -> bool:
+        """Whether a packet can be sent without blocking: libvirtd has read the one before.
+
+        virStream.send blocks, on a NONBLOCK stream too, once libvirtd holds five packets that the
+        guest has not read, and then every call on the connection hangs (DESIGN.md, fact 2).
+        """
+        if self._stream is None:
+            return False
+        if self._socket < 0:
+            return True
+        queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0\0\0\0")
+        return bool(struct.unpack("i", queued)[0] == 0)
+
+    def send(self, data: bytes) -> int:
+        """Send one packet; only while ``writable``. Returns the bytes taken, 0 when none were."""
+        try:
+            count = self._stream.send(data)
+        except libvirt.libvirtError as error:
+            if self._connection.isAlive():
+                self._ended(_reason(error))
+            else:
+                self._lost(_reason(error))
+            return 0
+        return max(0, int(count))
+
+    def close(self) -> None:
+        """Close stream and connection, unless that would block."""
+        self._retry.set(None)
+        if self._stream is not None and self.writable:
+            with contextlib.suppress(libvirt.libvirtError):
+                self._stream.eventRemoveCallback()
+                self._stream.abort()
+            with contextlib.suppress(libvirt.libvirtError):
+                self._connection.close()
+
+    # ---- connection
+
+    def _dial(self) -> tuple[Any, int]:
+        before = set(os.listdir("/proc/self/fd"))
+        connection = connect(self._uri)
+        with _translated(self._uri), contextlib.suppress(AttributeError):
+            connection.setKeepAlive(*KEEPALIVE)
+        new = set(os.listdir("/proc/self/fd")) - before
+        return connection, next((fd for fd in sorted(map(int, new)) if self._is_its_socket(fd)), -1)
+
+    def _is_its_socket(self, fd: int) -> bool:
+        if self._loop.owns(fd):
+            return False
+        try:
+            return stat.S_ISSOCK(os.fstat(fd).st_mode)
+        except OSError:
+            return False
+
+    def _use(self, connection: Any, socket: int) -> None:
+        self._connection, self._socket = connection, socket
+        with _translated(self._uri):
+            connection.registerCloseCallback(self._loop.guarded(self._dropped), None)
+        self._domain = find(connection, self._uuid)
+        with _translated(self._uri):
+            self._persistent = bool(self._domain.isPersistent())
+            for event, callback in (
+                (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
+                (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted),
+            ):
+                connection.domainEventRegisterAny(
+                    self._domain, event, self._loop.guarded(callback), None
+                )
+
+    def _dropped(self, connection: Any, _why: int, _opaque: object) -> None:
+        if connection is self._connection:
+            self._lost("the connection was closed")
+
+    def _lost(self, why: str) -> None:
+        """The connection is of no use any more."""
+        log.warning("connection to libvirt at %s lost: %s", self._uri, why)
+        connection = self._connection
+        self._stream = self._domain = self._connection = None
+        self._socket = -1
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.unregisterCloseCallback()
+            connection.close()
+        self._say(
+            State.RECONNECTING, "The connection to libvirt on the host is lost; trying again."
+        )
+        self._wait = REOPEN[0]
+        self._retry.set(self._wait)
+
+    def _reconnect(self) -> None:
+        """Connect in a thread: a libvirtd that hangs must not freeze this relay's other work."""
+
+        def work() -> None:
+            try:
+                self._opened = self._dial()
+            except LibvirtUnavailable as error:
+                self._opened = error
+            os.eventfd_write(self._wake, 1)
+
+        self._opening = threading.Thread(target=work, daemon=True)
+        self._opening.start()
+
+    def _connected(self, _events: int) -> None:
+        os.eventfd_read(self._wake)
+        self._opening = None
+        result, self._opened = self._opened, None
+        if isinstance(result, LibvirtUnavailable):
+            self._again()
+            return
+        try:
+            self._use(*result)
+        except NoSuchGuest:
+            self._on_gone("The guest no longer exists.")
+        except LibvirtUnavailable:
+            self._connection = None
+            self._again()
+        else:
+            self._attach()
+
+    def _again(self) -> None:
+        self._wait = min(self._wait * 2, REOPEN[1])
+        self._retry.set(self._wait)
+
+    def _try_again(self) -> None:
+        if self._connection is not None:
+            self._attach()
+        elif self._opening is None:
+            self._reconnect()
+
+    # ---- console
+
+    def _attach(self) -> None:
+        """Open the console if the guest runs. FORCE is never used: it would take the console from
+        whoever has it, and libvirtd 9.0 can crash by it (fact 3)."""
+        if self._stream is not None:
+            return
+        try:
+            state = self._domain.state()[0]
+            if not self._domain.isActive():
+                self._say(State.WAITING, "The guest is off; waiting for its start.")
+                return
+            stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            self._domain.openConsole(self._alias, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
+        except libvirt.libvirtError as error:
+            self._not_attached(error)
+            return
+        stream.eventAddCallback(
+            libvirt.VIR_STREAM_EVENT_READABLE
+            | libvirt.VIR_STREAM_EVENT_ERROR
+            | libvirt.VIR_STREAM_EVENT_HANGUP,
+            self._loop.guarded(self._readable),
+            stream,
+        )
+        self._stream = stream
+        self._wait = REOPEN[0]
+        self._retry.set(None)
+        if state == libvirt.VIR_DOMAIN_PAUSED:
+            self._say(State.PAUSED, "The guest is paused.")
+            return
+        self._say(State.CONNECTED, _CONNECTED.get(self._state, ""))
+
+    def _not_attached(self, error: Any) -> None:
+        code = error.get_error_code()
+        if code == libvirt.VIR_ERR_NO_DOMAIN:
+            self._on_gone("The guest no longer exists.")
+            return
+        if code == libvirt.VIR_ERR_OPERATION_FAILED:  # "Active console session exists"
+            self._say(
+                State.BUSY,
+                "The console is held by another program on the host (such as virsh console); "
+                "waiting for it.",
+            )
+        elif code == libvirt.VIR_ERR_OPERATION_INVALID:  # not running, or not any more
+            self._say(State.WAITING, "The guest is off; waiting for its start.")
+            return
+        else:
+            log.warning("cannot open the console of %s: %s", self._uuid, _reason(error))
+        self._again()
+
+    def _readable(self, stream: Any, events: int, mine: Any) -> None:
+        if mine is not self._stream:
+            return
+        pieces = []
+        ended = ""
+        try:
+            while True:
+                data = stream.recv(READ)
+                if data == -2:
+                    break
+                if not data:
+                    ended = "end of stream"
+                    break
+                pieces.append(data)
+        except libvirt.libvirtError as error:
+            ended = _reason(error)
+        if pieces:
+            self._on_output(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        hangup = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
+        if ended or events & hangup:
+            self._ended(ended or "hangup")
+
+    def _ended(self, why: str) -> None:
+        """The stream is over: the guest ended, which its event will say within a second or so, or
+        another program forced the console away."""
+        log.debug("console stream of %s: %s", self._uuid, why)
+        stream, self._stream = self._stream, None
+        with contextlib.suppress(libvirt.libvirtError):
+            stream.eventRemoveCallback()
+            stream.abort()
+        self._wait = REOPEN[0]
+        self._retry.set(STOP_EVENT)
+
+    # ---- events
+
+    def _lifecycle(self, _connection: Any, _domain: Any, event: int, detail: int, _o: Any) -> None:
+        if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
+            if self._stream is not None:  # of the run before; its end is still on the way
+                self._ended("guest started anew")
+            self._attach()
+        elif event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+            if self._stream is not None:
+                self._say(State.PAUSED, "The guest is paused: what you type is held.")
+        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
+            if self._stream is not None:
+                self._say(State.CONNECTED, "The guest runs again.")
+        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            self._stopped(detail)
+        elif event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
+            self._persistent = False
+            if self._state is State.WAITING:
+                self._on_gone("The guest was removed from this host.")
+
+    def _stopped(self, detail: int) -> None:
+        if self._stream is not None:
+            self._readable(self._stream, 0, self._stream)
+        if self._stream is not None:
+            self._ended("guest stopped")
+        self._retry.set(None)
+        if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED:
+            self._on_gone("The guest has moved to another host.")
+            return
+        how = _STOPPED.get(detail, "The guest has stopped")
+        self._say(State.WAITING, f"{how}; waiting for its start.")
+        if not self._persistent:
+            self._on_gone(f"{how} and no longer exists.")
+
+    def _rebooted(self, _connection: Any, _domain: Any, _opaque: object) -> None:
+        if self._stream is not None:
+            self._say(self._state, "The guest reboots.")
+
+    def _say(self, state: State, text: str) -> None:
+        if state is self._state and state is not State.CONNECTED and state is not State.WAITING:
+            return
+        self._state = state
+        self._on_state(state, text)
+
+
+_CONNECTED = {
+    State.WAITING: "The guest has started.",
+    State.BUSY: "The console is free again.",
+    State.RECONNECTING: "The connection to libvirt is back.",
+    State.PAUSED: "The guest runs again.",
+}
+_STOPPED = {
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "The guest has shut down",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "The guest was switched off",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "The guest has crashed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "The guest was saved to disk",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "The guest was ended by an error on the host",
+}
+
+
+def _reason(error: Any) -> str:
+    return str(error.get_error_message() or error)
+
+
+def held_by_another(guest: str, alias: str) -> InUse:
+    """Return the refusal for a console that another program on the host has open."""
+    return InUse(
+        f'console {alias} of guest "{shown(guest)}" is held by another program on the host '
+        "(such as virsh console); end that one and connect again"
+    )

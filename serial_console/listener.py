@@ -1,0 +1,126 @@
+"""Unix sockets that we listen on: bind without stealing, accept only who is expected, unlink."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+
+from .control import Peer, peer_of
+from .errors import SetupError, os_reason
+
+
+def make_directory(path: str, mode: int) -> None:
+    """Make a directory for sockets if it is not there; one that is there is left as it is.
+
+    Raises:
+        SetupError: it cannot be made or we may not write to it.
+    """
+    try:
+        if not os.path.isdir(path):
+            os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
+            os.mkdir(path)
+            os.chmod(path, mode)
+    except OSError as error:
+        raise SetupError(
+            f"cannot make the directory {path}: {os_reason(error)}; "
+            "make it by hand or choose another one under [paths] in the configuration"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SetupError(
+            f"the directory {path} is not writable for uid {os.geteuid()}; "
+            "change its owner or choose another one under [paths] in the configuration"
+        )
+
+
+class Listener:
+    """A listening unix socket that removes its own file, and only its own, when closed.
+
+    A stale socket file of a killed predecessor is replaced: one that is a socket and that nobody
+    answers on. Anything else at that path is somebody's and is left alone.
+
+    Args:
+        path: where to bind.
+        mode: the file's mode; set by umask around bind, so that it is never wider.
+
+    Raises:
+        SetupError: the path is taken, too long, or not writable.
+    """
+
+    def __init__(self, path: str, mode: int = 0o660) -> None:
+        self.path = path
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind(mode)
+            self.sock.listen(128)
+        except OSError as error:
+            self.sock.close()
+            raise SetupError(
+                f"cannot bind the socket {path}: {os_reason(error)}; "
+                "check that directory, or choose another one under [paths] in the configuration"
+            ) from error
+        except SetupError:
+            self.sock.close()
+            raise
+        self.sock.setblocking(False)
+        self._inode = os.stat(path).st_ino
+
+    def _bind(self, mode: int) -> None:
+        umask = os.umask(0o777 & ~mode)
+        try:
+            try:
+                self.sock.bind(self.path)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                remove_stale(self.path)
+                self.sock.bind(self.path)
+        finally:
+            os.umask(umask)
+
+    def accept(self) -> tuple[socket.socket, Peer] | None:
+        """Return the next connection and who made it, or None when there is none (any more)."""
+        try:
+            sock, _ = self.sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return None
+        try:
+            return sock, peer_of(sock)
+        except OSError:
+            sock.close()
+            return None
+
+    def close(self) -> None:
+        """Stop listening and remove the file if it is still ours."""
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ino == self._inode:
+                os.unlink(self.path)
+        self.sock.close()
+
+
+def remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on any more.
+
+    Raises:
+        SetupError: it is not a socket, or somebody answers on it.
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise SetupError(f"{path} exists and is not a socket; move it away")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody is there
+    raise SetupError(f"{path} is in use by a running program; end that program first")

@@ -1,0 +1,143 @@
+"""RFC 9457 problem documents: how REST says what went wrong, and how OpenAPI tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from .errors import ConsoleError, Unauthorized
+
+MEDIA_TYPE = "application/problem+json"
+
+_SCHEMA = {
+    "type": "object",
+    "title": "Problem",
+    "description": "What was wrong, why, and what to do (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "The name of the HTTP status."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "A sentence fit to show."},
+        "code": {
+            "type": "string",
+            "description": "Stable, for programs: no_such_guest, in_use ...",
+        },
+        "errors": {
+            "type": "array",
+            "description": "With code bad_request and status 422: each field that was wrong.",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+_HTTP_CODES = {
+    400: ("bad_request", "the body is not JSON that can be read; send one JSON object"),
+    404: ("not_found", "there is nothing at this path; /openapi.json lists what there is"),
+    405: ("method_not_allowed", "this path does not have that method; /openapi.json lists them"),
+}
+
+
+def problem(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """Make the answer for something that went wrong; ``more`` are further members."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def of_error(error: ConsoleError) -> JSONResponse:
+    """Make the answer for an expected failure."""
+    headers = None
+    if isinstance(error, Unauthorized):
+        headers = {"WWW-Authenticate": 'Bearer realm="serial-console"'}
+    return problem(error.http, error.code, str(error), headers)
+
+
+def unexpected() -> JSONResponse:
+    """Make the answer for a mistake of ours, which tells nothing of it."""
+    return problem(
+        500, "internal_error", "something went wrong here that should not; see the API's log"
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem document, and its OpenAPI tell of them."""
+
+    @app.exception_handler(ConsoleError)
+    async def expected(_: Request, error: ConsoleError) -> JSONResponse:
+        return of_error(error)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        code, detail = _HTTP_CODES.get(error.status_code, ("bad_request", str(error.detail)))
+        return problem(error.status_code, code, detail, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # Without pydantic's "input": what was sent may hold a secret.
+        wrong = [
+            {"field": ".".join(map(str, one["loc"][1:])), "message": one["msg"]}
+            for one in error.errors()
+        ]
+        detail = "; ".join(f"{one['field'] or 'body'}: {one['message']}" for one in wrong)
+        return problem(422, "bad_request", f"the request is wrong: {detail}", errors=wrong)
+
+    @app.exception_handler(Exception)
+    async def other(_: Request, __: Exception) -> JSONResponse:
+        return unexpected()
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = _described(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    spec = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    parts = spec.setdefault("components", {})
+    schemas = parts.setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas["Problem"] = _SCHEMA
+    parts["securitySchemes"] = {
+        "key": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key of 'serial-console key add'. "
+            "Over api.sock a permitted user needs none.",
+        }
+    }
+    spec["security"] = [{"key": []}]
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, item in spec["paths"].items():
+        for operation in item.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {
+                "description": "Refused or failed; the code says why.",
+                "content": content,
+            }
+            if path == "/healthz":
+                operation["security"] = []
+    return spec

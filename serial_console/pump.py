@@ -1,0 +1,377 @@
+"""The core of a relay, without I/O: bytes and events in, bytes and intents out.
+
+Everything here is bounded. Output goes into a replay ring and into one queue per client; input
+goes into one queue for the guest. The caller reads the guest unless ``throttled``, reads a client
+while ``wants_input``, writes what ``to_client`` and ``to_guest`` give, says what was taken, calls
+``tick`` no later than ``deadline`` and carries out ``intents``.
+
+Times are seconds on any monotonic clock that the caller chooses.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from dataclasses import dataclass, field
+
+from . import terminal
+from .control import ClientInfo, HeldEvent, Message, SkippedEvent, State, StateEvent
+from .errors import CloseCode
+
+log = logging.getLogger("relay")
+
+PACKET = 4096
+"""Bytes of one packet to the guest: five of them, which is what libvirtd takes of one connection
+before it stops reading it, drain through a UART (11 KB/s under TCG) in 2 s."""
+INPUT_MAX = 65536
+"""Bytes of input held for a guest that does not read; past it we stop reading the client."""
+STALL = 0.25
+"""Seconds without taking anything after which a client is stalled and the guest no longer waits."""
+HELD = 1.0
+"""Seconds that input waits before the person is told that it is held."""
+IDLE_WARNING = 60.0
+"""Seconds before the idle time-out when the person is warned."""
+REASON_MAX = 120
+"""Bytes of a WebSocket close reason (RFC 6455 allows 123)."""
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Write this event on the client's way back."""
+
+    client: str
+    event: Message
+
+
+@dataclass(frozen=True)
+class Finish:
+    """End this client: flush what can be flushed, say ``end``, close."""
+
+    client: str
+    code: CloseCode
+    reason: str
+
+
+@dataclass
+class _Client:
+    id: str
+    mode: str
+    notices: bool
+    escape: bytes
+    opened: float
+    out: bytearray = field(default_factory=bytearray)
+    at_line_start: bool = True
+    progress: float = 0.0
+    stalled: bool = False
+    gap: int = 0
+    skipped: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    last_input: float = 0.0
+    warned: bool = False
+    finished: bool = False
+
+
+class Pump:
+    """Fan-out of one console to its clients and fan-in of the one that types.
+
+    Args:
+        replay: bytes of recent output kept for whoever attaches.
+        backlog: bytes that may wait for one client.
+        idle_timeout: seconds without input after which an ``rw`` client ends; 0 = never.
+        max_session: seconds after which any client ends; 0 = never.
+    """
+
+    def __init__(self, replay: int, backlog: int, idle_timeout: float, max_session: float) -> None:
+        self._ring = bytearray()
+        self._ring_max = replay
+        self._ring_cut = False
+        self._backlog = backlog
+        self._idle = idle_timeout
+        self._longest = max_session
+        self._clients: dict[str, _Client] = {}
+        self._input: deque[tuple[str, bytearray]] = deque()
+        self._input_bytes = 0
+        self._input_since = 0.0
+        self._held = False
+        self._intents: list[Emit | Finish] = []
+        self.state = State.STARTING
+        self._state_text = ""
+
+    # ---- clients
+
+    def attach(
+        self, client: str, *, mode: str, notices: bool, escape: bytes, replay: int, now: float
+    ) -> None:
+        """Take a client on; it gets recent output (at most ``replay`` bytes), then what comes."""
+        new = _Client(client, mode, notices, escape, now, progress=now, last_input=now)
+        self._clients[client] = new
+        recent = self._recent(replay)
+        if recent:
+            self._push(new, terminal.SOFT_RESET + recent, now)
+        self._intents.append(
+            Emit(client, StateEvent(state=self.state.value, text=self._state_text))
+        )
+        if self.state is not State.CONNECTED:
+            self._say(new, self._state_text, now)
+
+    def detach(self, client: str) -> ClientInfo:
+        """Forget a client. Its input that the guest did not take is discarded and counted."""
+        info = self.info(client, 0.0)
+        del self._clients[client]
+        self._discard_input(client)
+        return info
+
+    def info(self, client: str, now: float) -> ClientInfo:
+        """Return a client's figures."""
+        one = self._clients[client]
+        return ClientInfo(
+            session=client,
+            state=self.state.value,
+            idle=max(0.0, round(now - one.last_input, 3)),
+            bytes_in=one.bytes_in,
+            bytes_out=one.bytes_out,
+            skipped=one.skipped,
+        )
+
+    def finish(self, client: str, code: CloseCode, reason: str, now: float) -> None:
+        """Have a client ended: it is told, then the intent to close it follows."""
+        one = self._clients.get(client)
+        if one is None or one.finished:
+            return
+        one.finished = True
+        self._say(one, reason, now)
+        self._intents.append(Finish(client, code, _cut(reason)))
+
+    # ---- guest to clients
+
+    def output(self, data: bytes, now: float) -> None:
+        """Take what the guest printed."""
+        if self._ring_max:
+            self._ring += data
+            excess = len(self._ring) - self._ring_max
+            if excess > 0:
+                del self._ring[:excess]
+                self._ring_cut = True
+        for client in self._clients.values():
+            if not client.finished:
+                self._push(client, data, now)
+
+    @property
+    def throttled(self) -> bool:
+        """Whether the guest must wait: the client that types reads, but slowly."""
+        return any(
+            client.mode == "rw" and not client.stalled and len(client.out) >= self._backlog // 2
+            for client in self._clients.values()
+        )
+
+    def to_client(self, client: str) -> memoryview:
+        """Return what waits for a client; release it before any other call."""
+        one = self._clients[client]
+        if one.gap:
+            mark = terminal.notice(f"{one.gap} bytes of output skipped", at_line_start=False)
+            one.out[:0] = mark
+            self._intents.append(Emit(client, SkippedEvent(bytes=one.gap)))
+            one.gap = 0
+        return memoryview(one.out)[:65536]
+
+    def has_output(self, client: str) -> bool:
+        """Whether something waits for a client."""
+        return bool(self._clients[client].out)
+
+    def took(self, client: str, count: int, now: float) -> None:
+        """Note that a client took so many bytes."""
+        if count:
+            one = self._clients[client]
+            del one.out[:count]
+            one.bytes_out += count
+            one.progress = now
+            one.stalled = False
+
+    # ---- client to guest
+
+    def wants_input(self, client: str) -> bool:
+        """Whether the client is to be read: always, until too much input is held."""
+        one = self._clients[client]
+        return not one.finished and (one.mode == "ro" or self._input_bytes < INPUT_MAX)
+
+    def input(self, client: str, data: bytes, now: float) -> None:
+        """Take one read of what a client typed.
+
+        A watcher's is ignored. The escape key counts only alone in a read: inside longer input it
+        is data. While the guest is off there is nobody to type to, and what is typed must not
+        reach the boot loader of its next start: it is discarded, as the notice says.
+        """
+        one = self._clients[client]
+        if one.finished:
+            return
+        if one.escape and data == one.escape:
+            self.finish(client, CloseCode.ENDED, "Session ended by the escape key.", now)
+            return
+        if one.mode == "ro":
+            return
+        one.bytes_in += len(data)
+        one.last_input = now
+        one.warned = False
+        if self.state is State.WAITING:
+            return
+        if not self._input:
+            self._input_since = now
+        if self._input and self._input[-1][0] == client:
+            self._input[-1][1].extend(data)
+        else:
+            self._input.append((client, bytearray(data)))
+        self._input_bytes += len(data)
+
+    def to_guest(self) -> bytes:
+        """Return the next packet for the guest, empty when there is none or it is not to be sent.
+
+        A paused guest gets none: libvirtd would take some and then stop reading us altogether.
+        """
+        if self.state is not State.CONNECTED or not self._input:
+            return b""
+        return bytes(self._input[0][1][:PACKET])
+
+    def sent(self, count: int, now: float) -> None:
+        """Note that the guest's console took so many bytes of the last packet."""
+        data = self._input[0][1]
+        del data[:count]
+        if not data:
+            self._input.popleft()
+        self._input_bytes -= count
+        self._input_since = now
+        if self._held and not self._input:
+            self._held = False
+            self._emit_all(HeldEvent(bytes=0))
+
+    # ---- events and time
+
+    def set_state(self, state: State, text: str, now: float) -> None:
+        """Note what became of the console and tell every client.
+
+        Args:
+            state: the new state; may be the old one again when only the text is news.
+            text: a sentence for the person, or "" for a change that needs no words.
+            now: the time.
+        """
+        if state is State.STARTING:
+            raise AssertionError("a console starts once")
+        log.debug("console %s -> %s %s", self.state.value, state.value, text)
+        self.state = state
+        self._state_text = text
+        if state is State.WAITING:
+            for typist in self._clients:
+                self._discard_input(typist)
+        elif state is State.CONNECTED:
+            self._input_since = now
+        for client in self._clients.values():
+            self._intents.append(Emit(client.id, StateEvent(state=state.value, text=text)))
+            if text:
+                self._say(client, text, now)
+
+    def tick(self, now: float) -> None:
+        """Do what time asks for."""
+        for client in list(self._clients.values()):
+            if client.finished:
+                continue
+            if client.out and not client.stalled and now - client.progress >= STALL:
+                client.stalled = True
+                self._trim(client, now)
+            if self._longest and now - client.opened >= self._longest:
+                self.finish(client.id, CloseCode.IDLE, "The longest session time is reached.", now)
+            elif self._idle and client.mode == "rw":
+                self._tick_idle(client, now)
+        if self._input and not self._held and now >= self._held_at():
+            self._held = True
+            self._emit_all(HeldEvent(bytes=self._input_bytes))
+            for client in self._clients.values():
+                self._say(client, "The guest takes no input now: what you type is held.", now)
+
+    def deadline(self) -> float | None:
+        """Return when the next tick is due, or None."""
+        due = [] if self._held or not self._input else [self._held_at()]
+        for client in self._clients.values():
+            if client.finished:
+                continue
+            if client.out and not client.stalled:
+                due.append(client.progress + STALL)
+            if self._longest:
+                due.append(client.opened + self._longest)
+            if self._idle and client.mode == "rw":
+                end = client.last_input + self._idle
+                warn = self._idle > IDLE_WARNING and not client.warned
+                due.append(end - IDLE_WARNING if warn else end)
+        return min(due, default=None)
+
+    def intents(self) -> list[Emit | Finish]:
+        """Return what is to be done since the last call."""
+        intents, self._intents = self._intents, []
+        return intents
+
+    # ---- inside
+
+    def _tick_idle(self, client: _Client, now: float) -> None:
+        idle = now - client.last_input
+        if idle >= self._idle:
+            reason = f"No input for {self._idle:g} s: the session was ended."
+            self.finish(client.id, CloseCode.IDLE, reason, now)
+        elif idle >= self._idle - IDLE_WARNING and self._idle > IDLE_WARNING and not client.warned:
+            client.warned = True
+            self._say(client, "No input: this session ends in 60 s. Any key keeps it.", now)
+
+    def _held_at(self) -> float:
+        return self._input_since + (0.0 if self.state is State.PAUSED else HELD)
+
+    def _push(self, client: _Client, data: bytes, now: float) -> None:
+        if not client.out:
+            client.progress = now
+        client.out += data
+        client.at_line_start = data.endswith(b"\n")
+        if client.stalled or client.mode == "ro":
+            self._trim(client, now)
+
+    def _trim(self, client: _Client, now: float) -> None:
+        """Drop the oldest output beyond the backlog of a client that nobody waits for."""
+        excess = len(client.out) - self._backlog
+        if excess <= 0:
+            return
+        if not client.notices:
+            reason = "Too slow: output would have been skipped, and this client shows no notices."
+            self.finish(client.id, CloseCode.TOO_SLOW, reason, now)
+            return
+        del client.out[:excess]
+        client.gap += excess
+        client.skipped += excess
+
+    def _say(self, client: _Client, text: str, now: float) -> None:
+        if client.notices and text:
+            self._push(client, terminal.notice(text, client.at_line_start), now)
+
+    def _emit_all(self, event: Message) -> None:
+        self._intents += [Emit(client, event) for client in self._clients]
+
+    def _discard_input(self, client: str) -> None:
+        kept = deque(item for item in self._input if item[0] != client)
+        dropped = self._input_bytes - sum(len(data) for _, data in kept)
+        if dropped:
+            log.info(
+                "session %s: %d bytes of input not taken by the guest, discarded", client, dropped
+            )
+        self._input = kept
+        self._input_bytes -= dropped
+        if self._held and not kept:
+            self._held = False
+            self._emit_all(HeldEvent(bytes=0))
+
+    def _recent(self, limit: int) -> bytes:
+        recent = bytes(self._ring[-limit:]) if limit else b""
+        if recent and (self._ring_cut or len(recent) < len(self._ring)):
+            line = re.search(rb"\n", recent)
+            recent = recent[line.end() :] if line else recent
+        return terminal.without_queries(recent)
+
+
+def _cut(reason: str) -> str:
+    raw = reason.encode()
+    return reason if len(raw) <= REASON_MAX else raw[: REASON_MAX - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,419 @@
+"""A relay: the process that holds one console stream and serves its clients.
+
+Forked by the supervisor; talks to it over a channel, and when it is gone lives on and waits on a
+socket of its own for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass
+
+from . import control, guest, names
+from .config import Config
+from .control import Channel, State
+from .errors import CloseCode, ConsoleError
+from .listener import Listener
+from .pump import Emit, Finish, Pump
+
+log = logging.getLogger("relay")
+
+CONNECT = 10.0
+"""Seconds from a redeemed token to the client's connection, after which it is released."""
+BUSY = 2.0
+"""Seconds that a new relay waits for a console which another program holds, before it refuses: as
+long as a stream that was just closed may take to be gone."""
+LAST_WORDS = 1.0
+"""Seconds at most for telling the supervisor how the last session ended."""
+DRAIN = (0.001, 0.05)
+"""First and longest pause in seconds between two looks whether libvirtd has read the last packet;
+no event tells it."""
+
+_decoder = control.Decoder(control.ToRelay)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a relay is for. ``alias`` None: the guest's first console, named ``console``."""
+
+    id: str
+    guest: str
+    uuid: str
+    console: str
+    alias: str | None
+    path: str
+
+
+@dataclass
+class _Client:
+    admit: control.Admit
+    back: Channel | None
+    deadline: float
+    sock: socket.socket | None = None
+
+    @property
+    def id(self) -> str:
+        return self.admit.session.id
+
+
+def main(spec: Spec, config: Config, channel: socket.socket) -> int:
+    """Be the relay of one console until its last client is gone. Returns the exit status."""
+    return _Relay(spec, config, channel).run()
+
+
+class _Relay:
+    def __init__(self, spec: Spec, config: Config, channel: socket.socket) -> None:
+        self._spec = spec
+        self._config = config
+        self._channel: Channel | None = None
+        self._clients: dict[str, _Client] = {}
+        self._ready = False
+        self._done = False
+        self._last: control.Closed | None = None
+        guest.silence()
+        self._loop = guest.EventLoop()
+        limits = config.session
+        self._pump = Pump(limits.replay, limits.backlog, limits.idle_timeout, limits.max_session)
+        self._console = guest.GuestConsole(
+            self._loop,
+            config.libvirt.uri,
+            spec.uuid,
+            spec.alias,
+            on_output=lambda data: self._pump.output(data, time.monotonic()),
+            on_state=self._on_state,
+            on_gone=lambda text: self._end_all(CloseCode.GONE, text),
+        )
+        self._tick = self._loop.timer(lambda: None)  # what it is for, _settle does
+        self._drain = self._loop.timer(lambda: None)
+        self._unused = self._loop.timer(self._on_unused)
+        self._pause = DRAIN[0]
+        self._listener: Listener | None = None
+        self._adoption: Listener | None = None
+        self._use_channel(Channel(channel))
+
+    def run(self) -> int:
+        wake = _signals()
+        self._loop.watch(wake, select.POLLIN, lambda _events: self._on_signal(wake))
+        try:
+            self._listener = Listener(self._spec.path)
+            self._adoption = Listener(
+                os.path.join(self._config.paths.relays, self._spec.id + ".sock"), mode=0o600
+            )
+            self._loop.watch(self._listener.sock.fileno(), select.POLLIN, self._on_client)
+            self._loop.watch(self._adoption.sock.fileno(), select.POLLIN, self._on_supervisor)
+            self._console.start()
+            while not self._done:
+                self._settle()
+                if not self._done:
+                    self._loop.run_once(rest=self._pump.throttled)
+        except ConsoleError as error:
+            self._fail(error)
+            return error.exit
+        finally:
+            self._leave()
+        return 0
+
+    # ---- what comes in
+
+    def _on_state(self, state: State, text: str) -> None:
+        now = time.monotonic()
+        self._pump.set_state(state, text, now)
+        if not self._ready:
+            if state is State.BUSY:
+                self._unused.set(BUSY)
+            else:
+                self._become_ready()
+        elif state is State.WAITING and self._config.session.on_guest_stop == "close":
+            self._end_all(CloseCode.ENDED, "The guest has stopped.")
+
+    def _become_ready(self) -> None:
+        self._ready = True
+        self._tell(control.Ready())
+        self._unused.set(CONNECT)
+
+    def _on_unused(self) -> None:
+        if not self._ready:
+            raise guest.held_by_another(self._spec.guest, self._spec.console)
+        self._done = self._done or not self._clients
+
+    def _on_signal(self, wake: int) -> None:
+        os.read(wake, 64)
+        self._end_all(CloseCode.UNAVAILABLE, "The console service on the host was stopped.")
+        self._done = self._done or not self._clients
+
+    def _on_channel(self, _events: int) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        channel.flush()
+        try:
+            for line in channel.receive():
+                self._on_message(_decoder.decode(line), channel)
+        except ConsoleError as error:
+            log.error("the supervisor sent what is not understood: %s", error)
+            channel.ended = True
+        if channel.ended:
+            self._drop_channel()
+
+    def _on_message(self, message: control.ToRelay, channel: Channel) -> None:
+        match message:
+            case control.Admit():
+                back = None
+                if message.events:
+                    back = Channel(socket.socket(fileno=channel.take_fd()))
+                client = _Client(message, back, time.monotonic() + CONNECT)
+                self._clients[client.id] = client
+                self._unused.set(None)
+                self._tell(control.Admitted(session=client.id))
+            case control.End():
+                code = CloseCode(message.code)
+                if message.session is None:
+                    self._end_all(code, message.reason)
+                    self._done = self._done or not self._clients
+                elif message.session in self._clients:
+                    self._end(self._clients[message.session], code, message.reason)
+            case control.Query():
+                now = time.monotonic()
+                connected = [one.id for one in self._clients.values() if one.sock is not None]
+                self._tell(control.Report(clients=[self._pump.info(one, now) for one in connected]))
+
+    def _on_supervisor(self, _events: int) -> None:
+        """A new supervisor adopts this relay."""
+        while self._adoption and (accepted := self._adoption.accept()) is not None:
+            sock, peer = accepted
+            if peer.uid not in (0, os.geteuid()):
+                log.warning("uid %d may not adopt this relay", peer.uid)
+                sock.close()
+                continue
+            self._drop_channel()
+            self._use_channel(Channel(sock))
+            self._tell(
+                control.Adopt(
+                    pid=os.getpid(),
+                    guest=self._spec.guest,
+                    uuid=self._spec.uuid,
+                    console=self._spec.console,
+                    path=self._spec.path,
+                    sessions=[one.admit.session for one in self._clients.values()],
+                )
+            )
+
+    def _on_client(self, _events: int) -> None:
+        while self._listener and (accepted := self._listener.accept()) is not None:
+            sock, peer = accepted
+            client = next((one for one in self._clients.values() if _expects(one, peer)), None)
+            if client is None:
+                log.warning("refused a connection of pid %d, uid %d: no token", peer.pid, peer.uid)
+                sock.close()
+                continue
+            self._connect(client, sock)
+
+    def _connect(self, client: _Client, sock: socket.socket) -> None:
+        now = time.monotonic()
+        sock.setblocking(False)
+        admit = client.admit
+        if admit.takeover:
+            for other in self._clients.values():
+                if other is not client and other.admit.session.mode == "rw" and other.sock:
+                    by = names.shown(admit.session.user) or "another user"
+                    self._pump.finish(
+                        other.id, CloseCode.TAKEN_OVER, f"{by} has taken over this console.", now
+                    )
+        client.sock = sock
+        self._pump.attach(
+            client.id,
+            mode=admit.session.mode,
+            notices=admit.notices,
+            escape=admit.escape.encode("latin-1"),
+            replay=admit.replay,
+            now=now,
+        )
+        self._loop.watch(sock.fileno(), select.POLLIN, lambda events: self._on_io(client, events))
+        self._tell(control.Opened(session=client.id))
+
+    def _on_io(self, client: _Client, events: int) -> None:
+        sock = client.sock
+        if sock is None:
+            return
+        if events & select.POLLIN and self._pump.wants_input(client.id):
+            try:
+                data = sock.recv(65536)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                data = b""
+            if data:
+                self._pump.input(client.id, data, time.monotonic())
+                return
+            self._gone(client)
+        elif events & (select.POLLHUP | select.POLLERR):
+            self._gone(client)
+
+    # ---- what goes out
+
+    def _settle(self) -> None:
+        """Bring everything outside in line with the pump; runs after every round of events."""
+        now = time.monotonic()
+        for client in list(self._clients.values()):
+            if client.sock is None and now >= client.deadline:
+                self._close(client, CloseCode.ENDED, "The token's holder did not connect in time.")
+        self._pump.tick(now)
+        self._to_guest(now)
+        for client in list(self._clients.values()):
+            self._to_client(client, now)
+        for intent in self._pump.intents():
+            self._carry_out(intent)
+        if self._channel is not None:
+            events = select.POLLIN | (select.POLLOUT if self._channel.pending else 0)
+            self._loop.want(self._channel.fileno(), events)
+        due = [one.deadline for one in self._clients.values() if one.sock is None]
+        deadline = self._pump.deadline()
+        if deadline is not None:
+            due.append(deadline)
+        self._tick.set(max(0.0, min(due) - now) if due else None)
+        for client in self._clients.values():
+            if client.sock is not None:
+                events = select.POLLIN if self._pump.wants_input(client.id) else 0
+                events |= select.POLLOUT if self._pump.has_output(client.id) else 0
+                self._loop.want(client.sock.fileno(), events)
+
+    def _to_guest(self, now: float) -> None:
+        while packet := self._pump.to_guest():
+            if not self._console.writable:
+                self._drain.set(self._pause)
+                self._pause = min(self._pause * 2, DRAIN[1])
+                return
+            count = self._console.send(packet)
+            if count:
+                self._pump.sent(count, now)
+        self._pause = DRAIN[0]
+        self._drain.set(None)
+
+    def _to_client(self, client: _Client, now: float) -> None:
+        while client.sock is not None and self._pump.has_output(client.id):
+            try:
+                with self._pump.to_client(client.id) as waiting:
+                    count = client.sock.send(waiting)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._gone(client)
+                return
+            self._pump.took(client.id, count, now)
+
+    def _carry_out(self, intent: Emit | Finish) -> None:
+        client = self._clients.get(intent.client)
+        if client is None:
+            return
+        if isinstance(intent, Emit):
+            if client.back is not None:
+                client.back.send(control.encode(intent.event))
+            return
+        self._to_client(client, time.monotonic())
+        if intent.client in self._clients:
+            self._close(client, intent.code, intent.reason)
+
+    # ---- ends
+
+    def _end_all(self, code: CloseCode, reason: str) -> None:
+        for client in list(self._clients.values()):
+            self._end(client, code, reason)
+
+    def _end(self, client: _Client, code: CloseCode, reason: str) -> None:
+        if client.sock is None:
+            self._close(client, code, reason)
+        else:
+            self._pump.finish(client.id, code, reason, time.monotonic())
+
+    def _gone(self, client: _Client) -> None:
+        self._to_guest(time.monotonic())  # its last words, if the guest takes them at once
+        self._close(client, CloseCode.ENDED, "The client is gone.")
+
+    def _close(self, client: _Client, code: CloseCode, reason: str) -> None:
+        del self._clients[client.id]
+        if client.back is not None:
+            client.back.send(control.encode(control.End(code=code, reason=reason)))
+            client.back.close()
+        if client.sock is None:
+            figures = control.ClientInfo(
+                session=client.id, state="", idle=0, bytes_in=0, bytes_out=0, skipped=0
+            )
+        else:
+            figures = self._pump.detach(client.id)
+            self._loop.forget(client.sock.fileno())
+            _close_read(client.sock)
+        closed = control.Closed(code=code, reason=reason, client=figures)
+        if self._clients:
+            self._tell(closed)
+        else:  # told when path and console are free, so that the next relay finds them so
+            self._last = closed
+            self._done = True
+
+    def _fail(self, error: ConsoleError) -> None:
+        if not self._ready:
+            self._tell(control.Failed(code=error.code, message=str(error)))
+            return
+        log.error("relay of %s ends: %s", names.shown(self._spec.guest), error)
+
+    # ---- the supervisor
+
+    def _tell(self, message: control.FromRelay) -> None:
+        if self._channel is not None:
+            self._channel.send(control.encode(message))
+
+    def _use_channel(self, channel: Channel) -> None:
+        self._channel = channel
+        self._loop.watch(channel.fileno(), select.POLLIN, self._on_channel)
+
+    def _drop_channel(self) -> None:
+        if self._channel is not None:
+            self._loop.forget(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+        self._done = self._done or not self._clients
+
+    def _leave(self) -> None:
+        for listener in (self._listener, self._adoption):
+            if listener is not None:
+                listener.close()
+        self._console.close()
+        if self._last is not None:
+            self._tell(self._last)
+        channel = self._channel
+        if channel is None:
+            return
+        end = time.monotonic() + LAST_WORDS
+        while channel.pending and not channel.ended and time.monotonic() < end:
+            select.select([], [channel], [], end - time.monotonic())
+            channel.flush()
+
+
+def _expects(client: _Client, peer: control.Peer) -> bool:
+    session = client.admit.session
+    expected = (session.gateway_pid, session.gateway_uid)
+    return client.sock is None and expected == (peer.pid, peer.uid)
+
+
+def _close_read(sock: socket.socket) -> None:
+    """Close a socket after reading what nobody will read: else its peer would get ECONNRESET."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+        while sock.recv(65536):
+            pass
+    sock.close()
+
+
+def _signals() -> int:
+    """Let SIGTERM wake the loop, leave SIGINT to the supervisor. Returns the fd to watch."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    return read

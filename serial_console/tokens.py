@@ -1,0 +1,124 @@
+"""Tokens: one-time bearer secrets for one user, one console, one mode. Kept only as sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import BadToken, LimitReached, NoSuchToken
+
+BITS = 256
+"""Random bits of a token (DESIGN.md)."""
+_BAD = "This token is unknown, used, revoked or expired; ask for a new one where you got this from."
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token stands for. Which console it opens is fixed when it is issued.
+
+    Attributes:
+        id: public name of the token; tells nothing of the secret.
+        guest: the guest's name then, for people; ``uuid`` is what counts.
+        alias: the console's alias, or None when it is the guest's first.
+        console: the console's alias in any case.
+        notices, replay, escape: how the session is to be; see config ``[session]``.
+        client_address: the only address that may redeem it, or None.
+        expires_at: Unix time in seconds, for people; the monotonic clock counts.
+    """
+
+    id: str
+    guest: str
+    uuid: str
+    alias: str | None
+    console: str
+    mode: str
+    user: str
+    takeover: bool
+    notices: bool
+    replay: int
+    escape: str
+    client_address: str | None
+    expires_at: float
+
+
+class MemoryStore:
+    """Tokens in the supervisor's memory: they die with it.
+
+    Args:
+        limit: tokens alive at once.
+        clock: seconds on a monotonic clock, so that a jump of the wall clock revives nothing.
+    """
+
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._grants: dict[bytes, tuple[float, Grant]] = {}
+        self._reserved: set[str] = set()
+
+    def issue(self, grant: Grant, ttl: float) -> str:
+        """Keep a grant for ``ttl`` seconds and return its secret.
+
+        Raises:
+            LimitReached: too many tokens are alive.
+        """
+        self._expire()
+        if len(self._grants) >= self._limit:
+            raise LimitReached(
+                f"{self._limit} tokens wait to be used, as many as may; try again in a while"
+            )
+        token = secrets.token_urlsafe(BITS // 8)
+        self._grants[_digest(token)] = (self._clock() + ttl, grant)
+        return token
+
+    def reserve(self, token: str) -> Grant:
+        """Begin to redeem: nobody else can, until ``consume`` or ``release``.
+
+        Raises:
+            BadToken: unknown, used, revoked, expired or being redeemed: one answer for all.
+        """
+        found = self._grants.get(_digest(token))
+        if found is None or found[0] <= self._clock() or found[1].id in self._reserved:
+            raise BadToken(_BAD)
+        self._reserved.add(found[1].id)
+        return found[1]
+
+    def release(self, grant: Grant) -> None:
+        """Give a reserved token back: it was refused for a reason that may pass."""
+        self._reserved.discard(grant.id)
+
+    def consume(self, grant: Grant) -> None:
+        """End the life of a reserved token.
+
+        Raises:
+            BadToken: it was revoked or has expired meanwhile.
+        """
+        self._reserved.discard(grant.id)
+        digest = self._find(grant.id)
+        if digest is None or self._grants.pop(digest)[0] <= self._clock():
+            raise BadToken(_BAD)
+
+    def revoke(self, token_id: str) -> None:
+        """Make a token useless.
+
+        Raises:
+            NoSuchToken: there is none of that id (any more).
+        """
+        digest = self._find(token_id)
+        if digest is None:
+            raise NoSuchToken("there is no unused token of that id; it may be used or expired")
+        del self._grants[digest]
+
+    def _find(self, token_id: str) -> bytes | None:
+        return next((key for key, (_, one) in self._grants.items() if one.id == token_id), None)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for key in [key for key, (end, _) in self._grants.items() if end <= now]:
+            del self._grants[key]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

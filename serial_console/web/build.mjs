@@ -1,0 +1,28 @@
+// Puts what the page needs of xterm.js into vendor/. There is no bundler: the browser loads these files as they are.
+
+import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+
+const from = new URL('node_modules/@xterm/', import.meta.url);
+const to = new URL('vendor/', import.meta.url);
+
+// Named .js, because not every server knows the type of .mjs.
+const modules = {
+  'xterm/lib/xterm.mjs': 'xterm.js',
+  'addon-fit/lib/addon-fit.mjs': 'addon-fit.js',
+};
+const files = {
+  'xterm/css/xterm.css': 'xterm.css',
+  'xterm/LICENSE': 'xterm.LICENSE',
+  'addon-fit/LICENSE': 'addon-fit.LICENSE',
+};
+
+await rm(to, { recursive: true, force: true });
+await mkdir(to);
+for (const [source, name] of Object.entries(modules)) {
+  const code = await readFile(new URL(source, from), 'utf8');
+  // The source maps are not served; the comment would only earn a 404 in the developer tools.
+  await writeFile(new URL(name, to), code.replace(/^\/\/# sourceMappingURL=.*\n?/m, ''));
+}
+for (const [source, name] of Object.entries(files)) {
+  await copyFile(new URL(source, from), new URL(name, to));
+}

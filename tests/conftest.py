@@ -1,0 +1,81 @@
+"""Fixtures: a private libvirtd, guests in it, and a check that no test leaves anything behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from serial_console.demo import host
+from serial_console.demo.libvirtd import Guest, PrivateLibvirtd
+from serial_console.errors import SetupError
+
+from . import rig
+
+DAEMON = pytest.StashKey[PrivateLibvirtd]()
+
+
+@pytest.fixture(scope="session")
+def libvirtd(pytestconfig: pytest.Config) -> Iterator[PrivateLibvirtd]:
+    """A private libvirtd for the whole run; a test that kills or freezes it must bring it back."""
+    with host.short_directory("sc-libvirt-") as directory:
+        try:
+            daemon = PrivateLibvirtd(f"{directory}/d")
+            daemon.__enter__()
+        except SetupError as error:
+            rig.missing(str(error))
+        pytestconfig.stash[DAEMON] = daemon
+        try:
+            yield daemon
+        finally:
+            daemon.close()
+
+
+@pytest.fixture
+def make_guest(libvirtd: PrivateLibvirtd) -> Iterator[rig.GuestFactory]:
+    """Make guests for this test: see rig.GuestFactory.__call__."""
+    factory = rig.GuestFactory(libvirtd)
+    yield factory
+    factory.close()
+
+
+@pytest.fixture
+def echo_guest(make_guest: rig.GuestFactory) -> Guest:
+    """A running echo guest that echoes."""
+    return make_guest("echo")
+
+
+@pytest.fixture(scope="module")
+def linux_guest(libvirtd: PrivateLibvirtd) -> Iterator[Guest]:
+    """A Linux guest for a module, waiting at its login prompt, which Enter shows again."""
+    factory = rig.GuestFactory(libvirtd)
+    try:
+        yield factory("linux")
+    finally:
+        factory.close()
+
+
+@pytest.fixture
+def run_dir() -> Iterator[str]:
+    """A short directory for runtime state only: at the test's end it must hold no file."""
+    with host.short_directory("sc-run-") as directory:
+        yield directory
+        rig.eventually(lambda: not rig.files_below(directory), seconds=2.0)
+        if left := rig.files_below(directory):
+            pytest.fail(f"the test left behind: {', '.join(left)}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail a test that leaves a process or an open fd behind."""
+
+    def ours(pid: int) -> bool:
+        daemon = pytestconfig.stash.get(DAEMON, None)
+        return daemon is not None and daemon.owns(pid)
+
+    leaks = rig.Leaks(ours)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv(rig.TEST_MARK, leaks.mark)
+        yield
+    if left := leaks.found():
+        pytest.fail("the test left behind: " + "; ".join(left), pytrace=False)

@@ -1,0 +1,281 @@
+"""Guests, consoles and leak checks for tests against a real libvirt; fixtures: conftest.py."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import select
+import subprocess
+import tempfile
+import time
+import tty
+import uuid
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NoReturn, Self
+
+import psutil
+import pytest
+
+from serial_console.demo import guests, host
+from serial_console.demo.libvirtd import Guest, PrivateLibvirtd
+from serial_console.errors import SetupError
+
+ECHO_SOURCE = os.path.join(os.path.dirname(__file__), "guests", "echo.asm")
+ECHO_KIB = 8192
+NOISE_BYTES = 1 << 20
+
+TEST_MARK = "SERIAL_CONSOLE_TEST"
+"""In the environment of every process that a test starts, so that orphans are found as well."""
+
+# What a console's XML element holds for each backend; {path} is one that libvirtd's user can bind.
+BACKENDS = {
+    "pty": "",
+    "null": "",
+    "tcp": "<source mode='bind' host='127.0.0.1' service='0'/><protocol type='raw'/>",
+    "unix": "<source mode='bind' path='{path}'/>",
+}
+
+READY = {"echo": b"ready\r\n", "linux": b"login: "}
+"""What each kind of guest says on its first console when it takes input."""
+
+
+def missing(why: str) -> NoReturn:
+    """Skip the test for want of a prerequisite; where CI is set, fail it."""
+    if os.environ.get("CI", "").lower() in ("", "0", "false"):
+        pytest.skip(why)
+    pytest.fail(f"missing prerequisite: {why}", pytrace=False)
+
+
+def noise() -> bytes:
+    """Return the 1 MiB that the echo guest sends on 0x05."""
+    x, out = 1, bytearray()
+    for _ in range(NOISE_BYTES):
+        x = (x * 1664525 + 1013904223) & 0xFFFFFFFF
+        out.append(x >> 24)
+    return bytes(out)
+
+
+def eventually(check: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Ask until the answer is yes, at most so long; for what nothing tells us of."""
+    deadline = time.monotonic() + seconds
+    while not (done := check()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return done
+
+
+class Tty:
+    """A guest's pty opened by us, for what a test of the console itself must not depend on."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        tty.setraw(self._fd)
+        self._read = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def send(self, data: bytes, seconds: float = 60.0) -> None:
+        """Write it all."""
+        deadline = time.monotonic() + seconds
+        while data:
+            self._wait(select.POLLOUT, deadline, f"the guest does not take {len(data)} bytes")
+            data = data[os.write(self._fd, data) :]
+
+    def read_until(self, wanted: bytes, seconds: float = 60.0) -> bytes:
+        """Return what comes up to and with ``wanted``; what is after it stays for the next call."""
+        return self._take(lambda: self._read.find(wanted) + len(wanted), len(wanted), seconds)
+
+    def read_exactly(self, count: int, seconds: float = 60.0) -> bytes:
+        """Return the next ``count`` bytes."""
+        return self._take(lambda: count if len(self._read) >= count else 0, 1, seconds)
+
+    def _take(self, end: Callable[[], int], least: int, seconds: float) -> bytes:
+        deadline = time.monotonic() + seconds
+        while (length := end()) < least:
+            self._wait(select.POLLIN, deadline, f"read only {bytes(self._read[-500:])!r}")
+            self._read += os.read(self._fd, 65536)
+        taken = bytes(self._read[:length])
+        del self._read[:length]
+        return taken
+
+    def _wait(self, event: int, deadline: float, what: str) -> None:
+        poll = select.poll()
+        poll.register(self._fd, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError(what)
+
+
+class GuestFactory:
+    """Makes guests of one libvirtd, each of its own name unless told, and removes them all."""
+
+    def __init__(self, libvirtd: PrivateLibvirtd) -> None:
+        self.libvirtd = libvirtd
+        self._guests: list[Guest] = []
+
+    def __call__(
+        self,
+        kind: str = "echo",
+        *,
+        name: str | None = None,
+        serial: str | Sequence[str] = "pty",
+        virtio: str | Sequence[str] = (),
+        state: str = "ready",
+        extra: str = "",
+    ) -> Guest:
+        """Make a guest.
+
+        Args:
+            kind: ``echo`` (tests/guests/echo.asm) or ``linux`` (login on serial ports and hvc0).
+            name: any name that libvirt takes; by default a new one.
+            serial: the backend of the serial port (``pty``, ``tcp``, ``unix``, ``null``), or of
+                each of several; () for none at all.
+            virtio: the same for virtio consoles.
+            state: ``off`` (defined only), ``paused`` (before its first instruction), ``running``,
+                or ``ready``: it has said on its first serial port, a pty, that it takes input.
+            extra: more XML elements for ``<devices>``.
+        """
+        name = f"{kind}-{uuid.uuid4().hex[:8]}" if name is None else name
+        serials = [serial] if isinstance(serial, str) else serial
+        virtios = [virtio] if isinstance(virtio, str) else virtio
+        devices = [self._console("serial", backend) for backend in serials]
+        if serials and virtios:
+            # libvirt takes the first <console> for another name of the first serial port.
+            devices.append(self._console("console", serials[0]))
+        devices += [
+            self._console("console", backend, "<target type='virtio'/>") for backend in virtios
+        ]
+        guest = Guest(self.libvirtd, self._xml(kind, name, [*devices, extra]))
+        self._guests.append(guest)
+        guest.define()
+        if state != "off":
+            guest.start(paused=state != "running")
+        if state == "ready":
+            with Tty(guest.ttys()["serial0"]) as console:
+                guest.resume()
+                console.read_until(READY[kind])
+        return guest
+
+    def close(self) -> None:
+        """Remove every guest made, running or not."""
+        for guest in self._guests:
+            guest.remove()
+
+    def _console(self, element: str, backend: str, target: str = "") -> str:
+        path = os.path.join(self.libvirtd.directory, "run", f"{uuid.uuid4().hex[:8]}.sock")
+        source = BACKENDS[backend].format(path=path)
+        return f"<{element} type='{backend}'>{source}{target}</{element}>"
+
+    def _xml(self, kind: str, name: str, devices: Sequence[str]) -> str:
+        # TCG even where there is KVM: the same everywhere, and nested KVM is slow in real mode.
+        if kind == "linux":
+            return guests.linux_xml(name, _linux(self.libvirtd), kvm=False, devices=devices)
+        floppy = (
+            "<disk type='file' device='floppy'><driver name='qemu' type='raw'/>"
+            f"<source file='{_echo(self.libvirtd)}'/><target dev='fda' bus='fdc'/>"
+            "<readonly/></disk>"
+        )
+        return guests.domain_xml(
+            name, memory=ECHO_KIB, kvm=False, boot="<boot dev='fd'/>", devices=[floppy, *devices]
+        )
+
+
+@functools.cache
+def _echo(libvirtd: PrivateLibvirtd) -> str:
+    try:
+        nasm = host.program("nasm", "nasm")
+    except SetupError as error:
+        missing(str(error))
+    with tempfile.NamedTemporaryFile() as image:
+        subprocess.run([nasm, "-f", "bin", "-o", image.name, ECHO_SOURCE], check=True)
+        return libvirtd.add_file("echo.img", image.read())
+
+
+@functools.cache
+def _linux(libvirtd: PrivateLibvirtd) -> guests.Linux:
+    try:
+        return guests.linux(libvirtd, guests.fetch_kernel())
+    except SetupError as error:
+        missing(str(error))
+
+
+class Leaks:
+    """What a test leaves behind: processes it started, fds of ours, files in its directories."""
+
+    def __init__(self, ours: Callable[[int], bool]) -> None:
+        """Note what is there before the test.
+
+        Args:
+            ours: tells of a pid whether it belongs to a longer-lived fixture.
+        """
+        self.mark = uuid.uuid4().hex
+        self._ours = ours
+        self._children = set(self._processes())
+        self._fds = self._open_files()
+
+    def found(self) -> list[str]:
+        """Return a line for each thing left behind, after a moment of grace."""
+        left: list[str] = []
+
+        def none_left() -> bool:
+            left[:] = [
+                f"process {process.pid}: {_command(process)}"
+                for process in self._processes() - self._children
+                if not self._ours(process.pid)
+            ]
+            left.extend(
+                f"fd {number}: {target}"
+                for number, target in self._open_files().items()
+                if self._fds.get(number) != target
+            )
+            return not left
+
+        eventually(none_left, seconds=2.0)
+        return left
+
+    def _processes(self) -> set[psutil.Process]:
+        """Our descendants, and orphans with the mark; pid 1 may leave them zombies: ended."""
+        mark = f"{TEST_MARK}={self.mark}".encode()
+        found = set(psutil.Process().children(recursive=True))
+        found |= {process for process in psutil.process_iter() if mark in _environment(process.pid)}
+        return {process for process in found if _alive(process)} - {psutil.Process()}
+
+    @staticmethod
+    def _open_files() -> dict[int, str]:
+        files = {}
+        for number in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(FileNotFoundError):  # the one that lists them
+                files[number] = os.readlink(f"/proc/self/fd/{number}")
+        return files
+
+
+def files_below(directory: str) -> list[str]:
+    """Return every path below a directory that is not a directory, sockets above all."""
+    return [os.path.join(path, name) for path, _, names in os.walk(directory) for name in names]
+
+
+def _alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return "ended just now"
+
+
+def _environment(pid: int) -> bytes:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        return file.read()
+    return b""

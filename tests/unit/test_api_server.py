@@ -1,0 +1,186 @@
+"""``serial-console api`` as a process: its two listeners, who needs a key, its start and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serial_console import keys
+
+from .. import fakes
+
+
+class Server:
+    """A running ``serial-console api``."""
+
+    def __init__(self, directory: str, child: subprocess.Popen[str]) -> None:
+        self.socket = f"{directory}/api/api.sock"
+        self.child = child
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline() == "ready\n"
+        self.log = ""
+        while not (found := re.search(r"listening on \S+ port (\d+)", self.log)):
+            self.log += child.stderr.readline()
+        self.url = f"http://127.0.0.1:{found[1]}"
+
+    def get(self, path: str, key: str | None = None, local: bool = False) -> httpx.Response:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        transport = httpx.HTTPTransport(uds=self.socket if local else None)
+        with httpx.Client(transport=transport, base_url=self.url, timeout=20) as client:
+            return client.get(path, headers=headers)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.child.send_signal(number)
+        output, self.log = self.child.communicate(timeout=10)
+        assert output == ""
+        return self.child.returncode
+
+
+def start(directory: str, api_keys: str, change: str = "") -> Server:
+    return Server(directory, launch(directory, api_keys, change))
+
+
+def launch(directory: str, api_keys: str, change: str = "") -> subprocess.Popen[str]:
+    text = fakes.config_text(directory, api_keys) + change
+    with open(f"{api_keys}.toml", "w") as file:
+        file.write(text)
+    return subprocess.Popen(
+        [sys.executable, "-m", "serial_console", "--config", file.name, "api"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def api_keys(tmp_path: Path) -> str:
+    return str(tmp_path / "api-keys")
+
+
+@pytest.fixture
+def server(run_dir: str, api_keys: str) -> Iterator[Server]:
+    with fakes.FakeSupervisor(run_dir) as supervisor:
+        supervisor.guests = [fakes.guest("web-1"), fakes.guest("db")]
+        running = start(run_dir, api_keys)
+        try:
+            yield running
+        finally:
+            if running.child.returncode is None:
+                assert running.end() == 0
+
+
+def test_the_port_wants_a_key_and_the_socket_knows_its_peer(server: Server, api_keys: str) -> None:
+    assert server.get("/v1/guests").status_code == 401
+    assert len(server.get("/v1/guests", local=True).json()["guests"]) == 2
+    key = keys.add(api_keys, "web", ["web-*"])
+    for local in (False, True):  # a key that is sent counts on the socket too
+        assert len(server.get("/v1/guests", key, local).json()["guests"]) == 1
+        assert server.get("/v1/guests", "wrong", local).status_code == 401
+
+
+def test_a_percent_encoded_slash_passes_the_real_server(server: Server, api_keys: str) -> None:
+    answer = server.get("/v1/guests/a%2Fb", keys.add(api_keys, "all"))
+    assert 'no guest "a/b"' in answer.json()["detail"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+@pytest.mark.parametrize(("permitted", "status"), [(False, 401), (True, 200)])
+def test_another_user_on_the_socket(
+    run_dir: str, api_keys: str, permitted: bool, status: int
+) -> None:
+    change = "peer_uids = [4711]\n" if permitted else ""
+    with fakes.FakeSupervisor(run_dir):
+        server = start(run_dir, api_keys, change)
+        try:
+            os.chmod(server.socket, 0o666)
+            os.seteuid(4711)  # what SO_PEERCRED tells is taken from here at connect
+            try:
+                answer = server.get("/v1/guests", local=True)
+            finally:
+                os.seteuid(0)
+        finally:
+            assert server.end() == 0
+    assert answer.status_code == status
+
+
+def test_the_socket_is_for_owner_and_group_and_goes_with_the_server(server: Server) -> None:
+    assert stat.S_IMODE(os.stat(server.socket).st_mode) == 0o660
+    assert server.end(signal.SIGINT) == 0
+    assert not os.path.exists(server.socket)
+
+
+def test_a_killed_servers_socket_is_replaced(run_dir: str, api_keys: str) -> None:
+    first = start(run_dir, api_keys)
+    first.child.kill()
+    first.child.communicate()
+    assert os.path.exists(first.socket)
+    assert start(run_dir, api_keys).end() == 0
+
+
+def test_it_ends_at_once_though_the_supervisor_hangs(run_dir: str, api_keys: str) -> None:
+    with contextlib.ExitStack() as stack:
+        hung = stack.enter_context(fakes.relay_socket(f"{run_dir}/admin.sock"))
+        server = start(run_dir, api_keys)
+
+        def ask() -> None:
+            with contextlib.suppress(httpx.HTTPError):
+                server.get("/v1/guests", local=True)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        taken = stack.enter_context(hung.accept()[0])
+        assert taken.recv(4096)
+        assert server.end() == 0  # within the 10 s of communicate, less than a call's time-out
+        asking.join()
+
+
+def failure(child: subprocess.Popen[str]) -> str:
+    output, said = child.communicate(timeout=20)
+    assert (output, child.returncode) == ("", 1)
+    lines = [line for line in said.splitlines() if line.startswith("serial-console: ")]
+    assert len(lines) == 1, said
+    assert "Traceback" not in said
+    return lines[0]
+
+
+def test_a_port_in_use(run_dir: str, api_keys: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = f"{api_keys}.toml"
+        text = fakes.config_text(run_dir, api_keys).replace("127.0.0.1:0", f"127.0.0.1:{port}")
+        Path(path).write_text(text)
+        command = [sys.executable, "-m", "serial_console", "--config", path, "api"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_servers_of_one_socket(server: Server, run_dir: str, api_keys: str) -> None:
+    assert "in use" in failure(launch(run_dir, api_keys))
+    assert server.get("/healthz", local=True).status_code == 200
+
+
+def test_a_broken_keys_file_at_the_start(run_dir: str, api_keys: str) -> None:
+    Path(api_keys).write_text("x\n")
+    os.chmod(api_keys, 0o600)
+    assert "line 1: not a key" in failure(launch(run_dir, api_keys))
+
+
+def test_an_unwritable_directory(run_dir: str, api_keys: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "file/x/api" in failure(launch(f"{tmp_path}/file/x", api_keys))

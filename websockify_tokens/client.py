@@ -1,0 +1,119 @@
+"""Speaks to the supervisor's redeem.sock: one JSON object a line (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from typing import Any
+
+VERSION = 1
+ANSWER_MAX = 4096
+"""Bytes of a line from the supervisor or a relay."""
+TIMEOUT = 15.0
+"""Seconds to wait for the answer; the supervisor itself gives up after 10."""
+UNAVAILABLE = 4503
+
+
+class RefusedError(Exception):
+    """The token was not redeemed.
+
+    Attributes:
+        close: the WebSocket close code that says why.
+        reason: a sentence fit to show; it never holds the token.
+    """
+
+    def __init__(self, close: int, reason: str) -> None:
+        super().__init__(reason)
+        self.close = close
+        self.reason = reason
+
+
+class WayBack:
+    """The redeem connection after the answer: the relay writes the session's events on it."""
+
+    def __init__(self, sock: socket.socket, rest: bytes) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._buffer = rest
+        self.ended = False
+
+    def fileno(self) -> int:
+        """The fd to watch for reading, until ``ended``."""
+        return self._sock.fileno()
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events that have come; lines that are none are passed over."""
+        while not self.ended and len(self._buffer) <= ANSWER_MAX:
+            try:
+                data = self._sock.recv(ANSWER_MAX)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            self.ended = not data
+            self._buffer += data
+        *lines, self._buffer = self._buffer.split(b"\n")
+        if len(self._buffer) > ANSWER_MAX:
+            self._buffer, self.ended = b"", True
+        events = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("v") == VERSION:
+                    events.append(event)
+        return events
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+
+def redeem(
+    source: str, token: str, client: str = "", *, events: bool = False
+) -> tuple[str, WayBack]:
+    """Exchange a token for the path of the socket that this process, and no other, may connect.
+
+    Args:
+        source: the path of redeem.sock.
+        token: the secret as it came.
+        client: the client's address, for listings and for tokens that are bound to one.
+        events: have the session's events written to the returned way back.
+
+    Returns:
+        The path, and the way back, which the caller closes.
+
+    Raises:
+        RefusedError: the token was refused, or the supervisor cannot be reached.
+    """
+    request = {"v": VERSION, "op": "redeem", "token": token, "client": client, "events": events}
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(TIMEOUT)
+        sock.connect(source)
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        buffer = b""
+        while b"\n" not in buffer:
+            data = sock.recv(ANSWER_MAX)
+            if not data or len(buffer) > ANSWER_MAX:
+                raise RefusedError(UNAVAILABLE, "The console service broke off; try again.")
+            buffer += data
+        line, _, rest = buffer.partition(b"\n")
+        answer = json.loads(line)
+        if not answer.get("ok"):
+            raise RefusedError(int(answer["close"]), str(answer["message"]))
+        return str(answer["path"]), WayBack(sock, rest)
+    except RefusedError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        why = error.strerror or "it does not answer"
+        raise RefusedError(
+            UNAVAILABLE, f"The console service cannot be reached ({why}); try again in a while."
+        ) from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        sock.close()
+        raise RefusedError(
+            UNAVAILABLE, "The console service gave no proper answer; see the gateway's log."
+        ) from None

@@ -1,0 +1,69 @@
+"""The page's files: a fixed list, and the headers that go with every answer."""
+
+from __future__ import annotations
+
+import json
+import os
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+FILES = (
+    "serial.html",
+    "serial.css",
+    "serial.js",
+    "console.js",
+    "endings.js",
+    "endpoint.js",
+    "log.js",
+    "params.js",
+    "statusbar.js",
+    "strict-style.js",
+    "theme.js",
+    "tokens.js",
+    "vendor/xterm.js",
+    "vendor/xterm.css",
+    "vendor/addon-fit.js",
+)
+"""All that is served of the page's directory; nothing else in it is reachable."""
+
+
+def find(path: str, web: str, connect_origins: list[str]) -> tuple[str, bytes] | None:
+    """Return an answer's content type and body, or None where there is no such page.
+
+    Args:
+        path: the request's path, exactly as it came: no decoding, no normalising, no redirect.
+        web: the directory of the page's files.
+        connect_origins: other origins that the page may connect to.
+    """
+    name = path.removeprefix("/") or "serial.html"
+    if name == "defaults.json":
+        offer = {"connect_origins": connect_origins, "token_subprotocol": True}
+        return "application/json", json.dumps(offer).encode()
+    if name == "mandatory.json":
+        return "application/json", b"{}"
+    if name not in FILES:
+        return None
+    try:
+        with open(os.path.join(web, name), "rb") as file:
+            return _TYPES[os.path.splitext(name)[1]], file.read()
+    except OSError:
+        return None
+
+
+def headers(connect_origins: list[str]) -> list[tuple[str, str]]:
+    """Return the security headers of every answer."""
+    connect = " ".join(["'self'", "ws:", "wss:", *connect_origins])
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"font-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'self'"
+    )
+    return [
+        ("Content-Security-Policy", policy),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cache-Control", "no-cache"),
+    ]

@@ -1,0 +1,113 @@
+"""The gateway: websockify's proxy with our handler behind a socket that we bind ourselves."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket as sockets
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockify.websocketproxy import WebSocketProxy
+
+from . import ConsoleTokens
+from .handler import ConsoleRequestHandler
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the gateway is told.
+
+    Attributes:
+        host, port: where to listen.
+        source: the path of redeem.sock.
+        web: the directory of the page's files.
+        public_url: the URL that browsers use, or "" for the request's own Host.
+        tls_cert, tls_key: PEM files, or "" for plain HTTP; with them plain HTTP is refused.
+        allowed_origins: origins of pages that may connect, beside the gateway's own.
+        connect_origins: other origins that the page may connect to.
+        heartbeat: seconds between pings, 0 for none.
+    """
+
+    host: str
+    port: int
+    source: str
+    web: str
+    public_url: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    allowed_origins: list[str] = field(default_factory=list)
+    connect_origins: list[str] = field(default_factory=list)
+    heartbeat: float = 10.0
+
+
+class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
+    """websockify's server: forks a child for each connection.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.web = ""
+        self._listening = listen(settings.host, settings.port)
+        super().__init__(
+            ConsoleRequestHandler,
+            listen_host=settings.host,
+            listen_port=settings.port,
+            token_plugin=ConsoleTokens(settings.source),
+            cert=settings.tls_cert,
+            key=settings.tls_key,
+            ssl_only=bool(settings.tls_cert),
+            heartbeat=settings.heartbeat,
+        )
+        # websockify would change into its web directory and serve what is there.
+        self.web = settings.web
+        self.only_upgrade = False
+        self.allowed_origins = settings.allowed_origins
+        self.connect_origins = settings.connect_origins
+        url = urlsplit(settings.public_url)
+        self.public_origin = f"{url.scheme}://{url.netloc}" if settings.public_url else ""
+
+    def socket(self, *_args: Any, **_kwargs: Any) -> sockets.socket:
+        """Return the listening socket: websockify's own would exit with 0 on a port in use."""
+        return self._listening
+
+    def started(self) -> None:
+        """Say that we serve."""
+        print("ready", flush=True)  # noqa: T201 - the services' sign of readiness
+
+    def top_new_client(self, startsock: sockets.socket, address: Any) -> None:
+        """Serve one connection, in its own process."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._listening.close()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
+            super().top_new_client(startsock, address)
+
+
+def serve(settings: Settings) -> None:
+    """Run the gateway until SIGTERM or SIGINT; sessions are closed with 1012.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    ConsoleProxy(settings).start_server()
+
+
+def listen(host: str, port: int) -> sockets.socket:
+    """Return a listening TCP socket. Raises OSError when the address cannot be bound."""
+    info = sockets.getaddrinfo(host, port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE)[0]
+    sock = sockets.socket(info[0], info[1])
+    try:
+        sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
+        sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+        sock.bind(info[4])
+        sock.listen(128)
+    except OSError:
+        sock.close()
+        raise
+    return sock
