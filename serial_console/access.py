@@ -74,7 +74,7 @@ class Gate:
             # Not its message: pydantic's and others' repeat values, and so perhaps a secret.
             frames = traceback.extract_tb(error.__traceback__)[-8:]
             where = " < ".join(f"{at.filename}:{at.lineno} {at.name}" for at in reversed(frames))
-            log.error("unexpected %s at %s", type(error).__name__, where)  # noqa: TRY400
+            log.error("unexpected %s at %s", type(error).__name__, where)
             if not status:
                 await problems.unexpected()(scope, receive, watched)
         finally:
@@ -99,7 +99,7 @@ class Gate:
         try:
             key = self._ring.find(secret.strip().decode("latin-1"))
         except ConfigError as error:
-            log.error("every key is refused: %s", error)  # noqa: TRY400
+            log.error("every key is refused: %s", error)
             raise Unavailable("the API keys cannot be read now; see the API's log") from None
         if key is None:
             raise Unauthorized(

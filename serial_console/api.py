@@ -18,7 +18,7 @@ from anyio import to_thread
 from fastapi import Body, Depends, FastAPI, Path, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from . import __version__, control, problems, views
+from . import __version__, channel, control, problems, views
 from .access import BODY_MAX
 from .config import Config, escape_byte
 from .errors import (
@@ -112,14 +112,14 @@ class _Desk:
 
     async def ask(self, request: control.Message, timeout: float = 15.0) -> dict[str, Any]:
         return await _threaded(
-            functools.partial(control.call, self._config.paths.admin, request, timeout)
+            functools.partial(channel.call, self._config.paths.admin, request, timeout)
         )
 
     async def listing(
         self, request: control.ListGuests | control.ListSessions, key: str
     ) -> list[dict[str, Any]]:
         return await _threaded(
-            functools.partial(control.call_all, self._config.paths.admin, request, key)
+            functools.partial(channel.call_all, self._config.paths.admin, request, key)
         )
 
     async def guest(self, name: str, by: Grant) -> views.Guest:

@@ -17,8 +17,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import access, api, keys
+from .channel import peer_of
 from .config import Config, Paths, address
-from .control import peer_of
 from .errors import SetupError, os_reason
 from .listener import Listener, make_directory
 

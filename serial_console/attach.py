@@ -23,11 +23,9 @@ import time
 import tty
 from collections.abc import Iterator
 
-import msgspec
-
-from . import control
+from . import channel, control
 from .config import Config, escape_byte
-from .errors import BadRequest, CloseCode, RelayLost, SupervisorUnavailable, from_wire, os_reason
+from .errors import BadRequest, CloseCode, RelayLost, os_reason
 
 QUIET = 1.0
 """Seconds without output after which a piped input's answer counts as complete."""
@@ -74,7 +72,7 @@ def attach(
     """
     key = escape_byte(escape)
     to_terminal = os.isatty(1)
-    issued = control.call(
+    issued = channel.call(
         config.paths.admin,
         control.Issue(
             guest=guest,
@@ -89,9 +87,10 @@ def attach(
     )
     interactive = os.isatty(0)
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        lines = control.Lines(control.LISTING_MAX)
-        path = _redeem(events, lines, config.paths.redeem, str(issued.get("token")))
+        events = stack.enter_context(channel.connect(config.paths.redeem, TIMEOUT))
+        redeem = control.Redeem(token=str(issued.get("token")), client="local", events=True)
+        redeemed, lines = channel.ask(events, redeem)
+        path = str(redeemed.get("path"))
         data = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             data.connect(path)
@@ -133,7 +132,7 @@ class _Pump:
         self,
         data: socket.socket,
         events: socket.socket,
-        lines: control.Lines,
+        lines: channel.Lines,
         stdin: int | None,
         stdout: int,
         wake: socket.socket,
@@ -315,30 +314,6 @@ class _Pump:
             self._selector.modify(fd, mask)
 
 
-def _redeem(sock: socket.socket, lines: control.Lines, path: str, token: str) -> str:
-    """Exchange the token for the relay's path on a connection that stays open for events."""
-    sock.settimeout(TIMEOUT)
-    try:
-        sock.connect(path)
-        sock.sendall(control.encode(control.Redeem(token=token, client="local", events=True)))
-        while (line := lines.next()) is None:
-            data = sock.recv(BUFFER)
-            if not data:
-                raise SupervisorUnavailable(
-                    "the supervisor closed the connection without an answer; see its log"
-                )
-            lines.feed(data)
-    except OSError as error:
-        raise SupervisorUnavailable(
-            f"cannot redeem the token at {path}: {os_reason(error)}; "
-            "run this as root or as a user who may, on the host of the supervisor"
-        ) from error
-    reply = msgspec.json.decode(line)
-    if not reply.get("ok"):
-        raise from_wire(str(reply.get("code")), str(reply.get("message")))
-    return str(reply["path"])
-
-
 @contextlib.contextmanager
 def _raw(fd: int) -> Iterator[None]:
     """Make the terminal raw, and as it was again at the end."""
@@ -379,20 +354,17 @@ def _nonblocking(fd: int) -> Iterator[int]:
     who shares it. Where that is not possible the fd itself has to do.
     """
     kind = os.fstat(fd).st_mode
-    if not (stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)):
-        yield fd
-        return
-    try:
-        again = os.open(
-            f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        )
-    except OSError:
-        yield fd
-        return
+    again = fd
+    if stat.S_ISCHR(kind) or stat.S_ISFIFO(kind):
+        with contextlib.suppress(OSError):
+            again = os.open(
+                f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            )
     try:
         yield again
     finally:
-        os.close(again)
+        if again != fd:
+            os.close(again)
 
 
 def _say(text: str) -> None:

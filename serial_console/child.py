@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Callable
 
-from .control import Channel
+from .channel import Channel
 from .errors import ConsoleError, Unavailable, os_reason
 from .loop import Loop
 

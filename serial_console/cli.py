@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from . import __version__, config, control, log, names, views
+from . import __version__, channel, config, control, log, names, views
 from .errors import ConsoleError, SetupError
 
 PROGRAM = "serial-console"
@@ -106,7 +106,7 @@ def _token(options: argparse.Namespace) -> int:
         ttl=options.ttl,
         takeover=options.takeover,
     )
-    token = views.token(settings, control.call(settings.paths.admin, request))
+    token = views.token(settings, channel.call(settings.paths.admin, request))
     if options.json:
         _say(views.to_json(token))
     else:
@@ -116,7 +116,7 @@ def _token(options: argparse.Namespace) -> int:
 
 def _guests(options: argparse.Namespace) -> int:
     admin = config.load(options.config).paths.admin
-    guests = [views.guest(one) for one in control.call_all(admin, control.ListGuests(), "guests")]
+    guests = [views.guest(one) for one in channel.call_all(admin, control.ListGuests(), "guests")]
     if options.json:
         _say(views.to_json(guests))
         return 0
@@ -140,7 +140,7 @@ def _guests(options: argparse.Namespace) -> int:
 
 def _sessions(options: argparse.Namespace) -> int:
     admin = config.load(options.config).paths.admin
-    found = control.call_all(admin, control.ListSessions(), "sessions")
+    found = channel.call_all(admin, control.ListSessions(), "sessions")
     sessions = [views.session(one) for one in found]
     if options.json:
         _say(views.to_json(sessions))
@@ -171,7 +171,7 @@ def _close(options: argparse.Namespace) -> int:
 
     admin = config.load(options.config).paths.admin
     request = control.Close(id=options.session, by=login_name())
-    count = control.call(admin, request).get("closed")
+    count = channel.call(admin, request).get("closed")
     _say(f"{count} {'session' if count == 1 else 'sessions'} closed")
     return 0
 

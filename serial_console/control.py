@@ -1,4 +1,4 @@
-"""The messages on redeem.sock, admin.sock and the relays' channels, and how they travel.
+"""The messages on redeem.sock, admin.sock and the relays' channels; channel.py carries them.
 
 One JSON object a line, UTF-8, ``{"v": 1, "op": ...}``; ``docs/protocol.md`` writes them down.
 A request is answered by ``{"v": 1, "ok": true, ...}`` or
@@ -7,25 +7,12 @@ A request is answered by ``{"v": 1, "ok": true, ...}`` or
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
-import struct
-from collections import deque
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from .errors import (
-    BadRequest,
-    BadVersion,
-    ConsoleError,
-    SupervisorUnavailable,
-    UnknownOp,
-    from_wire,
-    os_reason,
-)
+from .errors import BadRequest, BadVersion, ConsoleError, UnknownOp
 
 VERSION = 1
 REQUEST_MAX = 4096
@@ -327,7 +314,6 @@ class _Header(msgspec.Struct):
     op: str
 
 
-_T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _header = msgspec.json.Decoder(_Header)
 
@@ -383,213 +369,3 @@ def refusal(error: ConsoleError) -> bytes:
     """Return a negative answer as a line."""
     fields = {"code": error.code, "message": str(error), "close": int(error.close)}
     return _encoder.encode({"v": VERSION, "ok": False, **fields}) + b"\n"
-
-
-class Lines:
-    """Cuts a stream of bytes into lines, with a bound. No I/O."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._buffer = bytearray()
-        self._scanned = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes as they came."""
-        self._buffer += data
-
-    def next(self) -> bytes | None:
-        """Return the next whole line without its end, or None.
-
-        Raises:
-            BadRequest: the line is longer than the limit; the stream is of no use any more.
-        """
-        end = self._buffer.find(b"\n", self._scanned)
-        if (end if end >= 0 else len(self._buffer)) >= self._limit:
-            raise BadRequest(f"a line may have at most {self._limit} bytes; send less")
-        if end < 0:
-            self._scanned = len(self._buffer)
-            return None
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        self._scanned = 0
-        return line
-
-
-# ---- sockets
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end of a unix socket (SO_PEERCRED)."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-def peer_of(sock: socket.socket) -> Peer:
-    """Return who connected this unix socket, as the kernel says."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return Peer(*struct.unpack("3i", raw))
-
-
-class Channel:
-    """A non-blocking line channel over a unix stream socket; knows no event loop.
-
-    The owner watches ``fileno()`` for reading, and for writing while ``pending``.
-
-    Args:
-        sock: the connected socket; the channel owns and closes it.
-        limit: the longest line that may come, in bytes.
-    """
-
-    OUT_MAX = 4 * LISTING_MAX
-    """Bytes that may wait for a peer that does not read; past it the channel is broken."""
-
-    def __init__(self, sock: socket.socket, limit: int = LISTING_MAX) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self._lines = Lines(limit)
-        self._out: deque[tuple[bytes, int | None]] = deque()
-        self._out_bytes = 0
-        self._fds: deque[int] = deque()
-        self.ended = False
-
-    def fileno(self) -> int:
-        """The socket's fd."""
-        return self.sock.fileno()
-
-    @property
-    def pending(self) -> bool:
-        """Whether bytes wait to be written."""
-        return bool(self._out)
-
-    def send(self, line: bytes, fd: int | None = None) -> None:
-        """Queue a line, and with it a copy of a file descriptor, and write what can be written."""
-        copy = None if fd is None else os.dup(fd)
-        self._out.append((line, copy))
-        self._out_bytes += len(line)
-        if self._out_bytes > self.OUT_MAX:
-            self.ended = True
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what can be written now. A peer that is gone sets ``ended``."""
-        while self._out and not self.ended:
-            line, fd = self._out[0]
-            try:
-                if fd is None:
-                    sent = self.sock.send(line)
-                else:
-                    sent = socket.send_fds(self.sock, [line], [fd])
-                    os.close(fd)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self.ended = True
-                return
-            self._out_bytes -= sent
-            if sent == len(line):
-                self._out.popleft()
-            else:
-                self._out[0] = (line[sent:], None)
-
-    def receive(self) -> list[bytes]:
-        """Return the whole lines that have come. The peer's end sets ``ended``.
-
-        Raises:
-            BadRequest: a line is too long; the channel is of no use any more.
-        """
-        while not self.ended:
-            try:
-                data, fds, _, _ = socket.recv_fds(self.sock, LISTING_MAX, 4)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                data, fds = b"", []
-            self._fds.extend(fds)
-            if not data:
-                self.ended = True
-            self._lines.feed(data)
-            if len(data) < LISTING_MAX:
-                break
-        lines = []
-        while (line := self._lines.next()) is not None:
-            lines.append(line)
-        return lines
-
-    def take_fd(self) -> int:
-        """Return the oldest file descriptor that came along with a line; the caller owns it.
-
-        Raises:
-            BadRequest: none came.
-        """
-        if not self._fds:
-            raise BadRequest("a message came without the file descriptor that belongs to it")
-        return self._fds.popleft()
-
-    def close(self) -> None:
-        """Close the socket and every file descriptor that nobody took."""
-        self.ended = True
-        for fd in [*self._fds, *(fd for _, fd in self._out if fd is not None)]:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self._fds.clear()
-        self._out.clear()
-        self.sock.close()
-
-
-def call(path: str, request: Message, timeout: float = 15.0) -> dict[str, Any]:
-    """Ask the supervisor one thing and wait for its answer (API and command line).
-
-    Args:
-        path: admin.sock or redeem.sock.
-        request: the question.
-        timeout: seconds to wait for the whole answer.
-
-    Raises:
-        SupervisorUnavailable: it cannot be reached or does not answer.
-        ConsoleError: what it answered, as its own class.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
-        try:
-            sock.connect(path)
-            sock.sendall(encode(request))
-            lines = Lines(LISTING_MAX)
-            while (line := lines.next()) is None:
-                data = sock.recv(LISTING_MAX)
-                if not data:
-                    raise SupervisorUnavailable(
-                        "the supervisor closed the connection without an answer; see its log"
-                    )
-                lines.feed(data)
-        except PermissionError as error:
-            raise SupervisorUnavailable(
-                f"not permitted to use {path}; run this as root or as a user who may"
-            ) from error
-        except OSError as error:
-            raise SupervisorUnavailable(
-                f"cannot reach the supervisor at {path}: {os_reason(error)}; "
-                "is 'serial-console supervisor' (or 'run') running with this configuration?"
-            ) from error
-    reply: dict[str, Any] = msgspec.json.decode(line)
-    if reply.get("ok"):
-        return reply
-    raise from_wire(str(reply.get("code")), str(reply.get("message")))
-
-
-def call_all(path: str, request: ListGuests | ListSessions, key: str) -> list[dict[str, Any]]:
-    """Ask for a listing page by page and return all of it. Raises as call() does.
-
-    Args:
-        path: admin.sock.
-        request: the listing's first page.
-        key: ``guests`` or ``sessions``.
-    """
-    found: list[dict[str, Any]] = []
-    while True:
-        reply = call(path, request)
-        found += reply[key]
-        if not reply["next"]:
-            return found
-        request = msgspec.structs.replace(request, after=reply["next"])

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .control import REQUEST_MAX, Channel, Decoder, Peer, answer, refusal
+from .channel import Channel, Peer
+from .control import REQUEST_MAX, Decoder, answer, refusal
 from .errors import BadRequest, ConsoleError, Forbidden
 from .listener import Listener
 from .loop import Loop
@@ -52,7 +53,7 @@ class Caller:
     def _finish(self, line: bytes) -> None:
         self.busy = False
         self.on_gone = None
-        if not self.channel.ended:
+        if not self.channel.broken:
             self.channel.send(line)
         self._door.resume(self)
 
@@ -104,7 +105,9 @@ class Door:
         if channel.fileno() not in self._callers:
             return
         channel.flush()
-        if channel.ended:
+        if channel.eof and caller.busy and caller.on_gone is None:
+            self._loop.forget(channel.fileno())  # it asked, closed its half, and reads on
+        elif channel.ended and not channel.pending:
             self.drop(caller)
         else:
             self._loop.watch(channel.fileno(), lambda: self._ready(caller), write=channel.pending)

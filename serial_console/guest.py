@@ -16,20 +16,14 @@ import struct
 import termios
 import threading
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import libvirt
 
-from .control import ConsoleInfo, GuestInfo, State
-from .errors import (
-    InUse,
-    LibvirtUnavailable,
-    NoSuchConsole,
-    NoSuchGuest,
-    UnsupportedConsole,
-)
+from .consoles import consoles, pick
+from .control import GuestInfo, State
+from .errors import LibvirtUnavailable, NoSuchGuest
 from .names import shown
 
 log = logging.getLogger("guest")
@@ -51,6 +45,8 @@ KEEPALIVE = (5, 5)
 """Seconds between keepalive messages, and how many may stay unanswered: libvirtd's own numbers."""
 REOPEN = (0.1, 2.0)
 """First and longest wait in seconds before a console or a connection is tried again."""
+CLOSE = 1.0
+"""Seconds that closing the connection may take; the kernel closes it anyway when we exit."""
 STOP_EVENT = 1.5
 """Seconds from the stream's end in which the guest's STOPPED event may come (fact 4)."""
 
@@ -290,55 +286,6 @@ def scan(connection: Any) -> Iterator[GuestInfo]:
             yield describe(domain)
 
 
-def consoles(xml: str) -> list[ConsoleInfo]:
-    """List a guest's consoles from its XML; the one that libvirt opens by default stands first.
-
-    A guest that is off has no aliases in its XML: they are made here as libvirt's QEMU driver
-    makes them at its start (``serial<i>``, ``console<i>`` by position; the first ``<console>``
-    of target type serial is the first ``<serial>`` seen again).
-    """
-    devices = ET.fromstring(xml).find("devices")  # noqa: S314 - from libvirtd, which made it
-    if devices is None:
-        return []
-    found: dict[str, ConsoleInfo] = {}
-    for kind in ("console", "serial"):
-        for index, device in enumerate(devices.findall(kind)):
-            alias = device.find("alias")
-            target = device.find("target")
-            serial = index == 0 and target is not None and target.get("type") == "serial"
-            name = alias.get("name") if alias is not None else None
-            name = name or f"{'serial' if serial else kind}{index}"
-            backend = device.get("type", "")
-            found.setdefault(name, ConsoleInfo(name, backend, backend == "pty"))
-    return list(found.values())
-
-
-def pick(guest: GuestInfo, alias: str | None) -> ConsoleInfo:
-    """Return one console of a guest: the one of that alias, or its first.
-
-    Raises:
-        NoSuchConsole: there is none, or none of that alias.
-        UnsupportedConsole: libvirt cannot open one of its type.
-    """
-    name = shown(guest.name)
-    if not guest.consoles:
-        raise NoSuchConsole(
-            f'guest "{name}" has no console; add <serial type="pty"/> to it and start it again'
-        )
-    console = next((one for one in guest.consoles if one.alias == alias), None)
-    if alias is None:
-        console = guest.consoles[0]
-    if console is None:
-        has = ", ".join(one.alias for one in guest.consoles)
-        raise NoSuchConsole(f'guest "{name}" has no console "{shown(alias or "")}"; it has: {has}')
-    if not console.supported:
-        raise UnsupportedConsole(
-            f'console {console.alias} of guest "{name}" is of type {console.type}, '
-            "which libvirt does not open; only type pty can be opened"
-        )
-    return console
-
-
 # ---- one console
 
 
@@ -404,8 +351,9 @@ class GuestConsole:
         virStream.send blocks, on a NONBLOCK stream too, once libvirtd holds five packets that the
         guest has not read, and then every call on the connection hangs (DESIGN.md, fact 2).
         """
-        if self._stream is None:
-            return False
+        return self._stream is not None and self._drained()
+
+    def _drained(self) -> bool:
         if self._socket < 0:
             return True
         queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0\0\0\0")
@@ -424,14 +372,19 @@ class GuestConsole:
         return max(0, int(count))
 
     def close(self) -> None:
-        """Close stream and connection, unless that would block."""
+        """Close stream and connection, in a thread: it may block, and this process ends soon."""
         self._retry.set(None)
-        if self._stream is not None and self.writable:
-            with contextlib.suppress(libvirt.libvirtError):
+        if self._connection is not None and self._drained():
+            thread = threading.Thread(target=self._close, daemon=True)
+            thread.start()
+            thread.join(CLOSE)
+
+    def _close(self) -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            if self._stream is not None:
                 self._stream.eventRemoveCallback()
                 self._stream.abort()
-            with contextlib.suppress(libvirt.libvirtError):
-                self._connection.close()
+            self._connection.close()
 
     # ---- connection
 
@@ -670,11 +623,3 @@ _STOPPED = {
 
 def _reason(error: Any) -> str:
     return str(error.get_error_message() or error)
-
-
-def held_by_another(guest: str, alias: str) -> InUse:
-    """Return the refusal for a console that another program on the host has open."""
-    return InUse(
-        f'console {alias} of guest "{shown(guest)}" is held by another program on the host '
-        "(such as virsh console); end that one and connect again"
-    )

@@ -1,20 +1,32 @@
 """The inventory: the process that knows which guests and consoles there are.
 
 It may hang with libvirt; the supervisor then kills it and forks another. So it needs no event
-loop: it reads a question, asks libvirt, answers.
+loop: it reads a question, asks libvirt, answers. ``Inventory`` is the supervisor's side of it.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import control, guest
+from .child import Child, fork
 from .config import Config
-from .errors import ConsoleError, LibvirtUnavailable
+from .control import GuestInfo
+from .errors import ConsoleError, LibvirtUnavailable, from_wire
+from .loop import Loop, Timer
 
+log = logging.getLogger("supervisor")
+
+ANSWER = 5.0
+"""Seconds that the inventory has for an answer, before it is ended and another is forked."""
+
+_from_inventory = control.Decoder(control.FromInventory)
 _decoder = control.Decoder(control.ToInventory)
 
 
@@ -22,7 +34,7 @@ def main(config: Config, channel: socket.socket) -> int:
     """Answer Lookup and Scan until the supervisor is gone. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guest.silence()
-    inventory = _Inventory(config.libvirt.uri)
+    inventory = _Desk(config.libvirt.uri)
     channel.setblocking(True)
     with channel, channel.makefile("rb") as lines:
         for line in lines:
@@ -38,7 +50,7 @@ def main(config: Config, channel: socket.socket) -> int:
     return 0
 
 
-class _Inventory:
+class _Desk:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._connection: Any = None
@@ -70,3 +82,72 @@ class _Inventory:
             if fresh:
                 raise
         return question()
+
+
+class Inventory:
+    """The supervisor's side of the inventory: forked when asked, ended when it does not answer."""
+
+    def __init__(self, loop: Loop, config: Config) -> None:
+        self._loop = loop
+        self._config = config
+        self._child: Child | None = None
+        self._asked: dict[int, _Question] = {}
+        self._last = 0
+        self._stopping = False
+
+    def ask(
+        self,
+        question: Callable[..., control.ToInventory],
+        answered: Callable[[list[GuestInfo]], None],
+        failed: Callable[[ConsoleError], None],
+    ) -> None:
+        """Ask something; one of the two callbacks follows, at the latest after ANSWER."""
+        if self._child is None:
+            pid, channel = fork(functools.partial(main, self._config))
+            self._child = Child(self._loop, pid, channel, self._on_line, self._on_end)
+        self._last += 1
+        timer = self._loop.after(ANSWER, self._child.kill)
+        self._asked[self._last] = _Question(answered, failed, timer)
+        self._child.send(control.encode(question(id=self._last)))
+
+    def stop(self) -> None:
+        """End it."""
+        self._stopping = True
+        if self._child is not None:
+            self._child.kill()
+
+    def _on_line(self, line: bytes) -> None:
+        message = _from_inventory.decode(line)
+        question = self._asked.get(message.id)
+        if question is None:
+            return
+        if isinstance(message, control.Found):
+            if message.guest is not None:
+                question.found.append(message.guest)
+            if not message.last:
+                return
+        del self._asked[message.id]
+        question.timer.cancel()
+        if isinstance(message, control.Failed):
+            question.failed(from_wire(message.code, message.message))
+        else:
+            question.answered(question.found)
+
+    def _on_end(self, how: str) -> None:
+        if not self._stopping:
+            log.warning("the inventory %s; the next question starts another", how)
+        self._child = None
+        asked, self._asked = self._asked, {}
+        for question in asked.values():
+            question.timer.cancel()
+            question.failed(
+                LibvirtUnavailable("libvirt on this host does not answer; see its log, try again")
+            )
+
+
+@dataclass
+class _Question:
+    answered: Callable[[list[GuestInfo]], None]
+    failed: Callable[[ConsoleError], None]
+    timer: Timer
+    found: list[GuestInfo] = field(default_factory=list)

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 
-from .control import Peer, peer_of
+from .channel import Peer, peer_of
 from .errors import SetupError, os_reason
 
 

@@ -15,9 +15,10 @@ import socket
 import time
 from dataclasses import dataclass
 
-from . import control, guest, names
+from . import consoles, control, guest, names
+from .channel import Channel, Peer
 from .config import Config
-from .control import Channel, State
+from .control import State
 from .errors import CloseCode, ConsoleError
 from .listener import Listener
 from .pump import Emit, Finish, Pump
@@ -75,7 +76,7 @@ class _Relay:
         self._clients: dict[str, _Client] = {}
         self._ready = False
         self._done = False
-        self._last: control.Closed | None = None
+        self._last: control.Closed | control.Failed | None = None
         guest.silence()
         self._loop = guest.EventLoop()
         limits = config.session
@@ -95,7 +96,7 @@ class _Relay:
         self._pause = DRAIN[0]
         self._listener: Listener | None = None
         self._adoption: Listener | None = None
-        self._use_channel(Channel(channel))
+        self._use_channel(Channel(channel, fds=True))
 
     def run(self) -> int:
         wake = _signals()
@@ -113,7 +114,8 @@ class _Relay:
                 if not self._done:
                     self._loop.run_once(rest=self._pump.throttled)
         except ConsoleError as error:
-            self._fail(error)
+            log.log(logging.ERROR if self._ready else logging.INFO, "the relay ends: %s", error)
+            self._last = control.Failed(code=error.code, message=str(error))
             return error.exit
         finally:
             self._leave()
@@ -139,7 +141,7 @@ class _Relay:
 
     def _on_unused(self) -> None:
         if not self._ready:
-            raise guest.held_by_another(self._spec.guest, self._spec.console)
+            raise consoles.held_by_another(self._spec.guest, self._spec.console)
         self._done = self._done or not self._clients
 
     def _on_signal(self, wake: int) -> None:
@@ -157,7 +159,7 @@ class _Relay:
                 self._on_message(_decoder.decode(line), channel)
         except ConsoleError as error:
             log.error("the supervisor sent what is not understood: %s", error)
-            channel.ended = True
+            channel.broken = True
         if channel.ended:
             self._drop_channel()
 
@@ -192,7 +194,7 @@ class _Relay:
                 sock.close()
                 continue
             self._drop_channel()
-            self._use_channel(Channel(sock))
+            self._use_channel(Channel(sock, fds=True))
             self._tell(
                 control.Adopt(
                     pid=os.getpid(),
@@ -355,12 +357,6 @@ class _Relay:
             self._last = closed
             self._done = True
 
-    def _fail(self, error: ConsoleError) -> None:
-        if not self._ready:
-            self._tell(control.Failed(code=error.code, message=str(error)))
-            return
-        log.error("relay of %s ends: %s", names.shown(self._spec.guest), error)
-
     # ---- the supervisor
 
     def _tell(self, message: control.FromRelay) -> None:
@@ -394,7 +390,7 @@ class _Relay:
             channel.flush()
 
 
-def _expects(client: _Client, peer: control.Peer) -> bool:
+def _expects(client: _Client, peer: Peer) -> bool:
     session = client.admit.session
     expected = (session.gateway_pid, session.gateway_uid)
     return client.sock is None and expected == (peer.pid, peer.uid)

@@ -18,7 +18,7 @@ _QUERIES = re.compile(
     rb"|\x1b\[[0-9;]*x"  # DECREQTPARM
     rb"|\x1b\[(?:1[1-9]|2[01])(?:;[0-9]*)*t"  # window reports
     rb"|\x1b\[\?[0-9;]*S"  # graphics attributes
-    rb"|\x1b\][0-9;]*;\?(?:\x07|\x1b\\)"  # OSC colour and clipboard queries
+    rb"|\x1b\](?![012];)[^\x07\x1b]*;\?(?:\x07|\x1b\\)"  # OSC colour and clipboard queries
     rb"|\x1bP[+$]q[^\x1b\x07]*\x1b\\"  # XTGETTCAP, DECRQSS
 )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import BadToken, LimitReached, NoSuchToken
+from .names import shown
 
 BITS = 256
 """Random bits of a token (DESIGN.md)."""
@@ -42,6 +43,10 @@ class Grant:
     escape: str
     client_address: str | None
     expires_at: float
+
+    def shown(self) -> str:
+        """Return which console it opens and how, for the log."""
+        return f"{shown(self.guest)} {self.console} ({self.mode})"
 
 
 class MemoryStore:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import pytest
 
@@ -11,6 +14,7 @@ from serial_console.demo.libvirtd import Guest, PrivateLibvirtd
 from serial_console.errors import SetupError
 
 from . import rig
+from .stack import Stack
 
 DAEMON = pytest.StashKey[PrivateLibvirtd]()
 
@@ -79,3 +83,77 @@ def nothing_left_behind(pytestconfig: pytest.Config) -> Iterator[None]:
         yield
     if left := leaks.found():
         pytest.fail("the test left behind: " + "; ".join(left), pytrace=False)
+
+
+class MakeStack(Protocol):
+    """See make_stack."""
+
+    def __call__(self, *services: str, **sections: dict[str, Any]) -> Stack: ...
+
+
+@pytest.fixture
+def make_stack(
+    libvirtd: PrivateLibvirtd, run_dir: str, tmp_path: pathlib.Path
+) -> Iterator[MakeStack]:
+    """Start services of a configuration of their own: ``make_stack("supervisor", session={...})``.
+
+    They end with the test, and those of ours with status 0 unless the test ended them.
+    """
+    with contextlib.ExitStack() as stacks:
+
+        def make(*services: str, **sections: dict[str, Any]) -> Stack:
+            made = Stack(libvirtd.uri, run_dir, str(tmp_path), **sections)
+            stacks.callback(made.close)
+            return made.start(*services)
+
+        yield make
+
+
+@pytest.fixture
+def stack(make_stack: MakeStack) -> Stack:
+    """Supervisor and gateway of this test alone, with the default configuration."""
+    return make_stack("supervisor", "gateway")
+
+
+@pytest.fixture
+def stock(make_stack: MakeStack) -> Stack:
+    """A supervisor, and an unmodified websockify with our plugin."""
+    return make_stack("supervisor", "stock")
+
+
+@pytest.fixture(params=["gateway", "stock"])
+def via(request: pytest.FixtureRequest) -> str:
+    """Each of the two: our gateway, an unmodified websockify."""
+    return str(request.param)
+
+
+@pytest.fixture
+def both(make_stack: MakeStack, via: str) -> Stack:
+    """A supervisor and the one of ``via``."""
+    return make_stack("supervisor", via)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """Supervisor, gateway and api for a module whose tests leave no session behind."""
+    with host.short_directory("sc-run-") as directory:
+        one = Stack(libvirtd.uri, directory, str(tmp_path_factory.mktemp("shared")))
+        try:
+            one.start("supervisor", "gateway", "api")
+            assert one.ask("health")["libvirt"] == "ok"  # the inventory is there from now on
+            yield one
+        finally:
+            one.close()
+        assert rig.files_below(directory) == []
+
+
+@pytest.fixture(scope="module")
+def shared_guest(libvirtd: PrivateLibvirtd) -> Iterator[Guest]:
+    """An echo guest for a module."""
+    factory = rig.GuestFactory(libvirtd)
+    try:
+        yield factory("echo")
+    finally:
+        factory.close()

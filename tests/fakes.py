@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, Self
 
-from serial_console import control
+from serial_console import channel, control
 from serial_console.config import Config, parse
 from serial_console.errors import (
     BadToken,
@@ -99,7 +99,7 @@ class FakeSupervisor:
         self.relay = ""
         self.tokens: dict[str, str] = {}
         self.redeemed: list[socket.socket] = []
-        self._listeners = [
+        self._listeners: list[tuple[Listener, control.Decoder]] = [
             (Listener(f"{directory}/admin.sock"), control.Decoder(control.Administering)),
             (Listener(f"{directory}/redeem.sock"), control.Decoder(control.Redeeming)),
         ]
@@ -114,7 +114,7 @@ class FakeSupervisor:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *ended: object) -> None:
         for listener, _ in self._listeners:
             listener.sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -143,7 +143,7 @@ class FakeSupervisor:
                 sock.close()
 
     def _one(self, sock: socket.socket, decoder: control.Decoder) -> bool:
-        lines = control.Lines(control.REQUEST_MAX)
+        lines = channel.Lines(control.REQUEST_MAX)
         try:
             while (line := lines.next()) is None:
                 data = sock.recv(4096)

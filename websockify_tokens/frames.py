@@ -59,6 +59,8 @@ class Reader:
         self._buffer += data
         found: list[tuple[int, bytes]] = []
         while self._left or self._head(found):
+            if not self._left:  # a control frame, or one without payload
+                continue
             piece = bytes(self._buffer[: self._left])
             if not piece:
                 break

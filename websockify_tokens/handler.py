@@ -12,7 +12,7 @@ import ssl
 import time
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from websockify.websocketproxy import ProxyRequestHandler
 from websockify.websockifyserver import WebSockifyServer
@@ -58,6 +58,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
     Its ``server`` is a ConsoleProxy.
     """
 
+    path: str
     timeout = 10
     server_version = "serial-console"
     sys_version = ""
@@ -73,7 +74,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         self._serve_page(body=False)
 
     def _serve_page(self, *, body: bool) -> None:
-        page = pages.find(urlsplit(self.path).path, self.server.web, self.server.connect_origins)
+        page = pages.find(self.path.partition("?")[0], self.server.web, self.server.connect_origins)
         if page is None:
             self.send_error(HTTPStatus.NOT_FOUND, explain="There is no such page here.")
             return
@@ -108,9 +109,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             self.send_error(HTTPStatus.FORBIDDEN, explain="This page may not open consoles here.")
             self.close_connection = True
             raise WebSockifyServer.EClose(f"refused the Origin {origin[:128]!r}")
-        url = urlsplit(self.path)
-        self._token = parse_qs(url.query).get("token", [""])[0]
-        self.path: str = url.path
+        self.path, _, query = self.path.partition("?")
+        self._token = parse_qs(query).get("token", [""])[0]
         offered = self.headers.get("Sec-WebSocket-Protocol", "").split(",")
         protocols = [protocol.strip() for protocol in offered]
         for protocol in protocols:

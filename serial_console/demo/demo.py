@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-from .. import names
-from ..errors import BadRequest, SetupError
+from .. import channel, config, control
+from ..errors import BadRequest, SetupError, SupervisorUnavailable
 from . import guests, host
 from .libvirtd import Guest, PrivateLibvirtd
 
@@ -77,14 +77,15 @@ def _demo(stack: contextlib.ExitStack) -> int:
         libvirtd = stack.enter_context(PrivateLibvirtd(os.path.join(directory, "d"), account))
         guest = Guest(libvirtd, guests.linux_xml(GUEST, guests.linux(libvirtd, kernel), kvm=kvm))
         guest.define()
-    config = _write_config(directory, libvirtd.uri)
+        guest.start(paused=True)
+    config_path = _write_config(directory, libvirtd.uri)
     log = os.path.join(directory, "serial-console.log")
     with _step("The console's services (a second or two)"):
-        services = stack.enter_context(_services(config, log))
-        command = [*_program(), "--config", config, "token", GUEST, "--url"]
+        services = stack.enter_context(_services(config_path, log))
+        command = [*_program(), "--config", config_path, "token", GUEST, "--url"]
         url = _output([*command, "--ttl", str(FIRST_TOKEN_SECONDS)])
     _say(f"""
-The guest's serial console, for a browser on this machine; the guest starts when it is opened:
+The guest's serial console, for a browser on this machine; the guest boots when it is opened:
 
     {url}
 
@@ -96,13 +97,13 @@ The link is good for one session, to be opened within an hour. The next one, fro
 The guest under virsh:  virsh -c {shlex.quote(libvirtd.uri)} list --all
 The services' log:      {log}
 """)
-    # A serial line shows what is sent while one looks: so the boot must wait for the first session.
-    sock = names.console_socket(os.path.join(directory, "run/console"), GUEST, guest.uuid, None)
-    while not os.path.exists(sock):
+    # Nobody keeps what a guest prints while no session is open: so its boot waits for the first.
+    admin = config.load(config_path).paths.admin
+    while not _session_is_open(admin):
         if _ended(services, 0.2):
             return _services_ended(log)
-    if guest.state() != "running":
-        guest.start()
+    if guest.state() == "paused":
+        guest.resume()
     _ended(services, None)
     return _services_ended(log)
 
@@ -117,6 +118,13 @@ def _need_ptys() -> None:
             f"guests need /proc and /dev/pts, and one does not work here: {error}; "
             "in a chroot: mount -t proc proc /proc; mount -t devpts devpts /dev/pts"
         ) from error
+
+
+def _session_is_open(admin: str) -> bool:
+    with contextlib.suppress(SupervisorUnavailable):  # ended, or it will answer the next time
+        sessions = channel.call_all(admin, control.ListSessions(), "sessions")
+        return any(one["state"] != "starting" for one in sessions)
+    return False
 
 
 def _write_config(directory: str, uri: str) -> str:
@@ -160,13 +168,13 @@ def _port(wanted: int) -> int:
 
 
 @contextlib.contextmanager
-def _services(config: str, log: str) -> Iterator[subprocess.Popen[bytes]]:
+def _services(config_path: str, log: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``serial-console run`` while the context lasts; on entry it is ready."""
     reading, writing = os.pipe()
     with open(log, "wb") as output, open(reading, "rb") as stdout:
         # A session of its own: a Ctrl-C at our terminal is for us, who then end it in order.
         process = subprocess.Popen(
-            [*_program(), "--config", config, "run"],
+            [*_program(), "--config", config_path, "run"],
             cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=writing,

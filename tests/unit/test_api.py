@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from serial_console import access, api, control, errors, keys
-from serial_console.config import Config
 
 from .. import fakes
+from .rest import Rest, logged, problem
 
 HOSTILE = [
     "a/b",
@@ -30,69 +27,6 @@ HOSTILE = [
     "a/tokens",
     "\x1b[2J\n",
 ]
-
-
-class Rest:
-    """The application, its FAKE supervisor, and a client of it."""
-
-    def __init__(self, config: Config, supervisor: fakes.FakeSupervisor) -> None:
-        self.config = config
-        self.supervisor = supervisor
-        self.app: FastAPI = api.build(config)
-        self.gate = access.Gate(self.app, keys.Ring(config.api.keys), {0})
-        self.secret = keys.add(config.api.keys, "all")
-
-    def key(self, name: str, *globs: str, mode: str = "rw") -> str:
-        return keys.add(self.config.api.keys, name, globs, mode)
-
-    def ask(
-        self, method: str, path: str, key: str | None = "", headers: Any = (), **more: Any
-    ) -> httpx.Response:
-        """Send a request with a key: the unlimited one, another one, or (None) none."""
-        sent = dict(headers)
-        if key is not None:
-            sent["Authorization"] = f"Bearer {key or self.secret}"
-
-        async def once() -> httpx.Response:
-            transport = httpx.ASGITransport(self.gate)
-            async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-                return await client.request(method, path, headers=sent, **more)
-
-        return asyncio.run(once())
-
-    def issue(self, guest: str, key: str = "", **body: Any) -> httpx.Response:
-        return self.ask("POST", f"/v1/guests/{quote(guest, safe='')}/tokens", key, json=body)
-
-
-@pytest.fixture
-def rest(run_dir: str, tmp_path: Path) -> Iterator[Rest]:
-    config = fakes.config(run_dir, str(tmp_path / "api-keys"))
-    with fakes.FakeSupervisor(run_dir) as supervisor:
-        supervisor.guests = [fakes.guest("web-1"), fakes.guest("web-2"), fakes.guest("db")]
-        supervisor.sessions = [
-            fakes.session("s-web", supervisor.guests[0], "t-web"),
-            fakes.session("s-db", supervisor.guests[2], "t-db"),
-        ]
-        yield Rest(config, supervisor)
-
-
-def problem(answer: httpx.Response, status: int, code: str) -> str:
-    """Assert that it is that problem, whole and well-formed, and return its detail."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert body["status"] == status
-    assert body["code"] == code
-    assert body["type"] == "about:blank"
-    assert body["title"]
-    detail: str = body["detail"]
-    assert detail
-    return detail
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """Return what our side logged; the client's own log has its URLs."""
-    return "\n".join(one.getMessage() for one in caplog.records if one.name != "httpx")
 
 
 # ---- tokens
@@ -111,7 +45,7 @@ def test_a_token_with_nothing_asked(rest: Rest) -> None:
 
 
 def test_every_field_reaches_the_supervisor(rest: Rest) -> None:
-    asked = {
+    asked: dict[str, Any] = {
         "user": "älice",
         "mode": "ro",
         "console": "serial0",
@@ -123,7 +57,7 @@ def test_every_field_reaches_the_supervisor(rest: Rest) -> None:
         "client_address": "192.0.2.1",
     }
     assert rest.issue("web-1", **asked).status_code == 201
-    assert rest.supervisor.last(control.Issue) == control.Issue(guest="web-1", **asked)  # type: ignore[arg-type]
+    assert rest.supervisor.last(control.Issue) == control.Issue(guest="web-1", **asked)
 
 
 @pytest.mark.parametrize(("replay", "sent"), [(True, None), (False, 0), (0, 0), (1, 1)])
@@ -148,7 +82,7 @@ def test_replay_is_a_switch_or_bytes(rest: Rest, replay: object, sent: int | Non
         ({"user": None}, "user"),
     ],
 )
-def test_a_wrong_field_is_named(rest: Rest, body: dict[str, object], field: str) -> None:
+def test_a_wrong_field_is_named(rest: Rest, body: dict[str, Any], field: str) -> None:
     answer = rest.issue("web-1", **body)
     assert field in problem(answer, 422, "bad_request")
     assert any(field in one["field"] for one in answer.json()["errors"])
@@ -223,131 +157,6 @@ def test_a_token_is_revoked_once(rest: Rest) -> None:
     id_ = rest.issue("db").json()["id"]
     assert rest.ask("DELETE", f"/v1/tokens/{id_}").status_code == 204
     problem(rest.ask("DELETE", f"/v1/tokens/{id_}"), 404, "no_such_token")
-
-
-# ---- who may what
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"Authorization": ""},
-        {"Authorization": "Bearer"},
-        {"Authorization": "Bearer "},
-        {"Authorization": "Bearer wrong"},
-        {"Authorization": "Basic YWxsOmFsbA=="},
-    ],
-)
-@pytest.mark.parametrize("path", ["/v1/guests", "/openapi.json", "/no/such/path", "/v1/tokens/x"])
-def test_without_a_good_key(rest: Rest, headers: dict[str, str], path: str) -> None:
-    answer = rest.ask("GET", path, key=None, headers=headers)
-    problem(answer, 401, "unauthorized")
-    assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert rest.supervisor.requests == []
-
-
-def test_a_revoked_key_is_refused_at_once(rest: Rest) -> None:
-    key = rest.key("gone", "*")
-    assert rest.ask("GET", "/v1/guests", key).status_code == 200
-    keys.revoke(rest.config.api.keys, "gone")
-    problem(rest.ask("GET", "/v1/guests", key), 401, "unauthorized")
-
-
-def test_a_broken_keys_file_refuses_without_its_path(rest: Rest) -> None:
-    with open(rest.config.api.keys, "a") as file:
-        file.write("broken\n")
-    detail = problem(rest.ask("GET", "/v1/guests"), 503, "unavailable")
-    assert rest.config.api.keys not in detail
-
-
-def test_a_limited_key_sees_only_its_guests(rest: Rest) -> None:
-    key = rest.key("web", "web-*")
-    guests = rest.ask("GET", "/v1/guests", key).json()["guests"]
-    assert [one["name"] for one in guests] == ["web-1", "web-2"]
-    sessions = rest.ask("GET", "/v1/sessions", key).json()["sessions"]
-    assert [one["id"] for one in sessions] == ["s-web"]
-    assert rest.issue("web-2", key).status_code == 201
-    assert rest.issue(rest.supervisor.guests[1]["uuid"], key).status_code == 201
-
-
-@pytest.mark.parametrize("method", ["guest", "token", "wrong console"])
-def test_a_hidden_guest_is_answered_like_an_unknown_one(rest: Rest, method: str) -> None:
-    key = rest.key("web", "web-*")
-    hidden = rest.supervisor.guests[2]
-
-    def ask(name: str) -> dict[str, Any]:
-        if method == "guest":
-            answer = rest.ask("GET", f"/v1/guests/{name}", key)
-        else:
-            console = "serial9" if method == "wrong console" else "serial0"
-            answer = rest.issue(name, key, console=console)
-        problem(answer, 404, "no_such_guest")
-        body: dict[str, Any] = answer.json()
-        body["detail"] = body["detail"].replace(name, "NAME")
-        return body
-
-    assert ask("db") == ask("xy")
-    assert ask(hidden["uuid"]) == ask("xy")
-    assert rest.supervisor.asked(control.Issue) == 0
-
-
-def test_a_guest_named_like_the_uuid_of_another_opens_no_door(rest: Rest) -> None:
-    # The key covers a guest whose name is db's UUID; the supervisor takes it for db.
-    key = rest.key("trick", "????????-*")
-    uuid = rest.supervisor.guests[2]["uuid"]
-    rest.supervisor.guests.append(fakes.guest(uuid))
-    problem(rest.issue(uuid, key), 404, "no_such_guest")
-    assert rest.supervisor.tokens == {}
-    # And the other way round: the UUID of a covered guest is the name of another one.
-    key = rest.key("web", "web-*")
-    rest.supervisor.guests.insert(
-        0, fakes.guest("evil", "00000000-0000-4000-8000-000000000000") | {"name": "evil"}
-    )
-    assert rest.issue("web-1", key).status_code == 201
-    assert rest.supervisor.last(control.Issue).guest == rest.supervisor.guests[1]["uuid"]
-
-
-def test_a_token_for_another_guest_than_looked_up_is_taken_back(rest: Rest) -> None:
-    key = rest.key("web", "web-*")
-    answers = rest.supervisor._issue
-
-    def renamed(request: control.Issue) -> dict[str, Any]:
-        return answers(request) | {"guest": "db"}
-
-    rest.supervisor._issue = renamed  # type: ignore[method-assign]
-    problem(rest.issue("web-1", key), 404, "no_such_guest")
-    assert rest.supervisor.tokens == {}
-
-
-def test_a_hidden_session_is_answered_like_an_unknown_one(rest: Rest) -> None:
-    key = rest.key("web", "web-*")
-    for method in ("GET", "DELETE"):
-        hidden = rest.ask(method, "/v1/sessions/s-db", key)
-        problem(hidden, 404, "no_such_session")
-        assert hidden.json() == rest.ask(method, "/v1/sessions/nobody", key).json()
-    assert rest.ask("DELETE", "/v1/sessions/s-web", key).status_code == 204
-    assert [one["id"] for one in rest.supervisor.sessions] == ["s-db"]
-
-
-def test_a_limited_key_revokes_only_tokens_of_its_guests(rest: Rest) -> None:
-    key = rest.key("web", "web-*")
-    rest.supervisor.tokens = {"a": "t-web", "b": "t-db", "c": "t-of-the-command-line"}
-    for id_ in ("t-db", "t-of-the-command-line", "nonsense", rest.issue("db").json()["id"]):
-        problem(rest.ask("DELETE", f"/v1/tokens/{id_}", key), 404, "no_such_token")
-    for id_ in ("t-web", rest.issue("web-1").json()["id"]):
-        assert rest.ask("DELETE", f"/v1/tokens/{id_}", key).status_code == 204
-
-
-def test_a_read_only_key(rest: Rest) -> None:
-    key = rest.key("watch", "*", mode="ro")
-    assert rest.issue("db", key).json()["mode"] == "ro"
-    assert rest.issue("db", key, mode="ro").status_code == 201
-    problem(rest.issue("db", key, mode="rw"), 403, "forbidden")
-    problem(rest.issue("db", key, mode="ro", takeover=True), 403, "forbidden")
-    problem(rest.ask("DELETE", "/v1/sessions/s-db", key), 403, "forbidden")
-    problem(rest.ask("DELETE", "/v1/tokens/t-db", key), 403, "forbidden")
-    assert rest.supervisor.asked(control.Close) == rest.supervisor.asked(control.Revoke) == 0
 
 
 # ---- failures
@@ -455,7 +264,9 @@ def test_openapi_tells_of_problems_and_keys(rest: Rest) -> None:
     assert "HTTPValidationError" not in str(spec)
     for path, item in spec["paths"].items():
         for operation in item.values():
-            assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+            assert list(operation["responses"]["default"]["content"]) == [
+                "application/problem+json"
+            ]
             assert operation.get("security") == ([] if path == "/healthz" else None)
     token = spec["components"]["schemas"]["Token"]["properties"]
     assert token["expires_at"]["description"] == "RFC 3339, UTC."

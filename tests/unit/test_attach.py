@@ -325,7 +325,7 @@ def test_a_slow_reader_loses_nothing(pipe: Attached) -> None:
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (b"", "without an answer"),
+        (b"", "gives no answer"),
         (b'{"v":1,"ok":false,"code":"in_use","message":"bob has it"}\n', "bob has it"),
     ],
 )

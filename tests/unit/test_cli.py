@@ -40,9 +40,7 @@ class Command:
 
 
 @pytest.fixture
-def command(
-    run_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
+def command(run_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     path = tmp_path / "config.toml"
     path.write_text(fakes.config_text(run_dir, str(tmp_path / "api-keys")))
     with fakes.FakeSupervisor(run_dir) as supervisor:
@@ -54,14 +52,12 @@ def command(
 def test_token_prints_the_token_alone(command: Command) -> None:
     (token,) = command("token", "web-1").splitlines()
     assert token in command.supervisor.tokens
-    assert command.supervisor.last(control.Issue) == control.Issue(
-        guest="web-1", user=login_name()
-    )
+    assert command.supervisor.last(control.Issue) == control.Issue(guest="web-1", user=login_name())
 
 
 def test_token_options(command: Command) -> None:
-    options = "--user bob --mode ro --console serial0 --ttl 5 --takeover".split()
-    command("token", "web-1", *options)
+    options = "token web-1 --user bob --mode ro --console serial0 --ttl 5 --takeover"
+    command(*options.split())
     assert command.supervisor.last(control.Issue) == control.Issue(
         guest="web-1", user="bob", mode="ro", console="serial0", ttl=5, takeover=True
     )
@@ -149,7 +145,13 @@ def test_no_supervisor(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     path.write_text(fakes.config_text(str(tmp_path), "/nonexistent"))
     command.path = str(path)
-    for arguments in (["guests"], ["sessions"], ["token", "g"], ["close", "--all"], ["attach", "g"]):
+    for arguments in (
+        ["guests"],
+        ["sessions"],
+        ["token", "g"],
+        ["close", "--all"],
+        ["attach", "g"],
+    ):
         command(*arguments, status=1)
         assert "cannot reach the supervisor" in command.err
 
@@ -170,21 +172,16 @@ def test_no_supervisor(command: Command, tmp_path: Path) -> None:
         ["guests", "--config", "x"],
     ],
 )
-def test_wrong_usage_exits_with_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         cli.main(arguments)
     assert raised.value.code == 2
 
 
-def _run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "importtime", "-m", "serial_console", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_a_token_does_not_load_what_only_services_need(command: Command) -> None:
-    done = _run(["--config", command.path, "token", "web-1"])
+    program = [sys.executable, "-X", "importtime", "-m", "serial_console"]
+    arguments = [*program, "--config", command.path, "token", "web-1"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "serial_console.control" in loaded

@@ -1,0 +1,211 @@
+"""What admin.sock can do: issue and revoke tokens, list, close."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from . import __version__, control, names
+from .config import Config, escape_byte
+from .consoles import pick
+from .control import GuestInfo
+from .door import Caller
+from .errors import BadRequest, CloseCode, ConsoleError, NoSuchToken
+from .inventory import Inventory
+from .sessions import Session, SessionTable
+from .tokens import Grant, MemoryStore
+
+log = logging.getLogger("supervisor")
+
+USER_MAX = 128
+"""Characters of a user's name."""
+TTL_MAX = 24 * 3600
+"""Longest life of a token in seconds."""
+
+
+class Admin:
+    """Answers the requests on admin.sock.
+
+    Args:
+        config: the configuration.
+        tokens, table, inventory: the supervisor's.
+        end: ends a session with a close code and a reason.
+        reports: brings the sessions' figures up to date, then calls back.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokens: MemoryStore,
+        table: SessionTable,
+        inventory: Inventory,
+        end: Callable[[Session, CloseCode, str], None],
+        reports: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._config = config
+        self._tokens = tokens
+        self._table = table
+        self._inventory = inventory
+        self._end = end
+        self._reports = reports
+
+    def handle(self, request: control.Administering, caller: Caller) -> None:
+        """Answer a request, now or when inventory or relays have answered.
+
+        Raises:
+            ConsoleError: the answer is no.
+        """
+        match request:
+            case control.Issue():
+                self._issue(request, caller)
+            case control.Revoke():
+                self._revoke(request.id)
+                caller.answer()
+            case control.ListGuests():
+                after = request.after
+                self._inventory.ask(
+                    control.Scan,
+                    lambda found: caller.answer(**self._page_of_guests(found, after)),
+                    caller.refuse,
+                )
+            case control.GetGuest():
+                self._inventory.ask(
+                    functools.partial(control.Lookup, guest=request.guest),
+                    lambda found: caller.answer(guest=self._guest(found[0])),
+                    caller.refuse,
+                )
+            case control.ListSessions():
+                self._reports(lambda: caller.answer(**self._page_of_sessions(request.after)))
+            case control.GetSession():
+                self._table.get(request.id)
+                self._reports(lambda: self._answer_session(request.id, caller))
+            case control.Close():
+                caller.answer(closed=self._close(request))
+            case control.Health():
+                health = {"sessions": len(self._table), "version": __version__}
+                self._inventory.ask(
+                    control.Probe,
+                    lambda _: caller.answer(status="ok", libvirt="ok", **health),
+                    lambda _: caller.answer(status="ok", libvirt="unavailable", **health),
+                )
+
+    def _issue(self, request: control.Issue, caller: Caller) -> None:
+        ttl = _checked(request, self._config.tokens.ttl)
+
+        def found(guests: list[GuestInfo]) -> None:
+            try:
+                caller.answer(**self._grant(request, guests[0], ttl))
+            except ConsoleError as error:
+                caller.refuse(error)
+
+        self._inventory.ask(
+            functools.partial(control.Lookup, guest=request.guest), found, caller.refuse
+        )
+
+    def _grant(self, request: control.Issue, guest: GuestInfo, ttl: int) -> dict[str, Any]:
+        console = pick(guest, request.console)
+        defaults = self._config.session
+        first = console is guest.consoles[0]
+        escape = defaults.escape if request.escape is None else request.escape
+        replay = defaults.replay if request.replay is None else request.replay
+        grant = Grant(
+            id=secrets.token_hex(8),
+            guest=guest.name,
+            uuid=guest.uuid,
+            alias=None if first else console.alias,
+            console=console.alias,
+            mode=request.mode,
+            user=request.user,
+            takeover=request.takeover,
+            notices=defaults.notices if request.notices is None else request.notices,
+            replay=min(replay, defaults.replay),
+            escape=escape_byte(escape).decode("latin-1"),
+            client_address=request.client_address,
+            expires_at=time.time() + ttl,
+        )
+        token = self._tokens.issue(grant, ttl)
+        log.info("token %s issued to %s for %s", grant.id, names.shown(grant.user), grant.shown())
+        return {
+            "id": grant.id,
+            "token": token,
+            "guest": grant.guest,
+            "uuid": grant.uuid,
+            "console": grant.console,
+            "mode": grant.mode,
+            "user": grant.user,
+            "expires_at": grant.expires_at,
+        }
+
+    def _revoke(self, token_id: str) -> None:
+        session = self._table.of_token(token_id)
+        if session is None:
+            self._tokens.revoke(token_id)
+            return
+        with contextlib.suppress(NoSuchToken):
+            self._tokens.revoke(token_id)  # not consumed yet: the admission finds it gone
+        self._end(session, CloseCode.CLOSED, "Your access to this console was revoked.")
+
+    def _close(self, request: control.Close) -> int:
+        sessions = self._table.all()
+        if request.id is not None:
+            sessions = [self._table.get(request.id)]
+        by = f" ({names.shown(request.by)})" if request.by else ""
+        for session in sessions:
+            self._end(session, CloseCode.CLOSED, f"The operator{by} closed this session.")
+        return len(sessions)
+
+    def _answer_session(self, session_id: str, caller: Caller) -> None:
+        try:
+            caller.answer(session=self._table.get(session_id).described())
+        except ConsoleError as error:
+            caller.refuse(error)
+
+    def _guest(self, guest: GuestInfo) -> dict[str, Any]:
+        sessions = [one.info.id for one in self._table.all() if one.info.uuid == guest.uuid]
+        return {**msgspec.to_builtins(guest), "sessions": sessions}
+
+    def _page_of_guests(self, found: list[GuestInfo], after: str) -> dict[str, Any]:
+        rest = sorted((one for one in found if one.name > after), key=lambda one: one.name)
+        return _page("guests", [self._guest(one) for one in rest], "name")
+
+    def _page_of_sessions(self, after: str) -> dict[str, Any]:
+        rest = [one.described() for one in self._table.all() if one.info.id > after]
+        return _page("sessions", rest, "id")
+
+
+def _checked(request: control.Issue, default_ttl: int) -> int:
+    """Check what the message's types cannot. Returns the token's life in seconds."""
+    if request.mode not in ("rw", "ro"):
+        raise BadRequest(f'mode is "{names.shown(request.mode)}"; it is "rw" or "ro"')
+    ttl = default_ttl if request.ttl is None else request.ttl
+    if not 1 <= ttl <= TTL_MAX:
+        raise BadRequest(f"ttl is {ttl}; a token lives from 1 to {TTL_MAX} seconds")
+    if len(request.user) > USER_MAX or not request.user.isprintable():
+        raise BadRequest(f"user has to be at most {USER_MAX} printable characters")
+    if request.replay is not None and request.replay < 0:
+        raise BadRequest(f"replay is {request.replay}; it is a number of bytes, 0 for none")
+    if request.takeover and request.mode == "ro":
+        raise BadRequest("a watcher (mode ro) takes nothing over; leave takeover out")
+    if request.escape is not None:
+        try:
+            escape_byte(request.escape)
+        except ConsoleError as error:
+            raise BadRequest(str(error)) from None
+    return ttl
+
+
+def _page(key: str, items: list[dict[str, Any]], cursor: str) -> dict[str, Any]:
+    """Cut a listing so that its line stays under LISTING_MAX."""
+    room = control.LISTING_MAX - 1024
+    for count, item in enumerate(items):
+        room -= len(msgspec.json.encode(item)) + 1
+        if room < 0 and count:
+            return {key: items[:count], "next": items[count - 1][cursor]}
+    return {key: items, "next": ""}

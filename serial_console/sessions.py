@@ -1,0 +1,176 @@
+"""The session table: which sessions there are, who may open another."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .child import Child
+from .config import Limits
+from .control import ClientInfo, SessionInfo
+from .door import Caller
+from .errors import BadToken, CloseCode, InUse, LimitReached, NoSuchSession
+from .loop import Timer
+from .names import shown
+from .tokens import Grant
+
+log = logging.getLogger("supervisor")
+
+
+@dataclass
+class Admission:
+    """A session between its redeem and the answer to it; ``sent``: the relay has been told."""
+
+    grant: Grant
+    caller: Caller
+    events: bool
+    timer: Timer
+    sent: bool = False
+
+
+@dataclass
+class Relay:
+    """A relay process; ``ready``: its console is open or waited for."""
+
+    id: str
+    guest: str
+    uuid: str
+    console: str
+    path: str
+    child: Child = field(init=False)
+    ready: bool = False
+    sessions: dict[str, Session] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which console it is for."""
+        return self.uuid, self.console
+
+
+class Session:
+    """One client attached to one console, from its redeem to its end."""
+
+    def __init__(self, info: SessionInfo, relay: Relay) -> None:
+        self.info = info
+        self.relay = relay
+        self.admission: Admission | None = None
+        self.figures = ClientInfo(
+            session=info.id, state="starting", idle=0.0, bytes_in=0, bytes_out=0, skipped=0
+        )
+
+    def described(self) -> dict[str, Any]:
+        """Return it as admin.sock and REST show it, but for the form of the time."""
+        info = msgspec.to_builtins(self.info)
+        del info["gateway_uid"]
+        figures = msgspec.to_builtins(self.figures)
+        del figures["session"]
+        return {**info, **figures, "relay_pid": self.relay.child.pid}
+
+    def log_opened(self) -> None:
+        """Log that its client has connected."""
+        info = self.info
+        log.info(
+            "session %s opened: %s %s (%s), user %s, client %s",
+            info.id,
+            shown(info.guest),
+            info.console,
+            info.mode,
+            shown(info.user) or "-",
+            shown(info.client) or "-",
+        )
+
+    def log_closed(self, code: int, reason: str) -> None:
+        """Log how it ended; only a lost relay is an error."""
+        figures = self.figures
+        log.log(
+            logging.ERROR if code == CloseCode.RELAY_LOST else logging.INFO,
+            "session %s closed: %d %s; %d bytes in, %d out, %d skipped",
+            self.info.id,
+            code,
+            reason,
+            figures.bytes_in,
+            figures.bytes_out,
+            figures.skipped,
+        )
+
+
+class SessionTable:
+    """All sessions of this host.
+
+    Args:
+        limits: how many there may be.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._sessions: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def add(self, session: Session) -> None:
+        """Take a session in, and into its relay's."""
+        self._sessions[session.info.id] = session.relay.sessions[session.info.id] = session
+
+    def remove(self, session: Session) -> None:
+        """Forget a session; one that is not there is no error."""
+        self._sessions.pop(session.info.id, None)
+        session.relay.sessions.pop(session.info.id, None)
+
+    def get(self, session_id: str) -> Session:
+        """Return a session.
+
+        Raises:
+            NoSuchSession: there is none of that id (any more).
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise NoSuchSession(
+                f'there is no session "{shown(session_id)}" (any more); '
+                '"serial-console sessions" lists those there are'
+            )
+        return session
+
+    def all(self) -> list[Session]:
+        """Return every session, sorted by id."""
+        return [self._sessions[key] for key in sorted(self._sessions)]
+
+    def of_token(self, token_id: str) -> Session | None:
+        """Return the session that a token opened, if it is still there."""
+        return next((one for one in self.all() if one.info.token_id == token_id), None)
+
+    def check(self, grant: Grant, client: str) -> None:
+        """Refuse what can be refused without burning the token.
+
+        Args:
+            grant: what the token stands for.
+            client: the address that the gateway sees.
+
+        Raises:
+            BadToken: the token is for another address.
+            InUse: another ``rw`` client has the console.
+            LimitReached: a limit is reached.
+        """
+        limits = self._limits
+        if grant.client_address is not None and grant.client_address != client:
+            raise BadToken("This token is for a client at another address; ask for a new one.")
+        sessions = [one.info for one in self._sessions.values()]
+        here = [one for one in sessions if (one.uuid, one.console) == (grant.uuid, grant.console)]
+        if grant.mode == "rw" and not grant.takeover:
+            for one in here:
+                if one.mode == "rw":
+                    since = time.strftime("%H:%M UTC", time.gmtime(one.opened_at))
+                    by = shown(one.user) or "another user"
+                    raise InUse(f"In use by {by} since {since}; try again when they have left.")
+        if len(sessions) >= limits.sessions:
+            raise LimitReached(f"All {limits.sessions} sessions of this host are in use.")
+        if grant.user and sum(one.user == grant.user for one in sessions) >= limits.per_user:
+            raise LimitReached(
+                f"You have {limits.per_user} sessions open; close one of them first."
+            )
+        if grant.mode == "ro" and sum(one.mode == "ro" for one in here) >= limits.watchers:
+            raise LimitReached(f"{limits.watchers} watchers look at this console; no more may.")

@@ -1,0 +1,143 @@
+"""The whole path: a key, a token over REST, the page in Chromium, a guest's prompt."""
+
+import os
+import re
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests import rig
+
+OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+REPORT_VIOLATIONS = """
+document.addEventListener('securitypolicyviolation', (event) =>
+  console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
+"""
+
+
+@pytest.fixture
+def browser():
+    path = shutil.which("chromium")
+    if path is None:
+        rig.missing("there is no chromium here; run 'make setup'")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@pytest.fixture
+def page(browser, shared):
+    """A page that must not complain, and talk to our gateway only."""
+    wrong = []
+    page = browser.new_page()
+    page.add_init_script(REPORT_VIOLATIONS)
+
+    def check_message(said):
+        if said.type in ("error", "warning"):
+            wrong.append(said.text)
+
+    def check_host(url):
+        if urlsplit(url).netloc not in (f"127.0.0.1:{shared.gateway_port}", ""):
+            wrong.append(f"request to {url}")
+
+    page.on("console", check_message)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: check_host(request.url))
+    page.on("websocket", lambda socket: check_host(socket.url))
+    yield page
+    page.close()
+    assert not wrong
+
+
+def shows(page, pattern):
+    """Wait until the terminal shows a line that matches."""
+    page.wait_for_function(
+        "(pattern) => new RegExp(pattern, 'm').test("
+        "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' '))",
+        arg=pattern,
+        timeout=20000,
+    )
+
+
+def status(page):
+    return page.locator("#status")
+
+
+def test_from_a_rest_token_to_a_prompt_and_back(shared, linux_guest, page):
+    code, token = shared.rest(
+        "POST", f"/v1/guests/{linux_guest.name}/tokens", {"user": "alice", "mode": "rw"}
+    )
+    assert code == 201
+    assert token["guest"] == linux_guest.name
+    page.goto(token["page_url"])
+    expect(status(page)).to_have_attribute("data-state", "connected")
+    assert token["token"] not in page.url, "the token stays in the address bar"
+
+    page.keyboard.press("Enter")
+    shows(page, r"login: *$")
+    page.keyboard.type("root\n")
+    shows(page, r"# *$")
+    page.keyboard.type("echo $((6*7))\n")
+    shows(page, r"^42 *$")
+    os.makedirs(OUTPUT, exist_ok=True)
+    page.screenshot(path=os.path.join(OUTPUT, "prompt.png"))
+    (session,) = shared.rest("GET", "/v1/sessions")[1]["sessions"]
+    assert (session["user"], session["mode"], session["state"]) == ("alice", "rw", "connected")
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", session["client"])
+    page.keyboard.type("exit\n")
+    shows(page, r"login: *$")
+
+    page.close()  # the tab
+    shared.wait_free()
+    assert shared.rest("GET", "/v1/sessions") == (200, {"sessions": []})
+    with shared.open(linux_guest.name) as again:
+        again.send(b"\r")
+        again.read_until(b"login: ")
+    shared.wait_free()
+
+
+def test_the_page_says_by_whom_the_console_is_used_and_can_try_again(shared, linux_guest, page):
+    with shared.open(linux_guest.name, user="bob"):
+        shared.wait_sessions("connected")
+        token = shared.rest("POST", f"/v1/guests/{linux_guest.name}/tokens", {})[1]
+        page.goto(token["page_url"])
+        expect(status(page)).to_have_attribute("data-code", "4409")
+        expect(page.locator("#reason")).to_contain_text("bob")
+    shared.wait_free()
+    page.click("#action")
+    expect(status(page)).to_have_attribute("data-state", "connected")
+    page.close()
+    shared.wait_free()
+
+
+def test_the_escape_key_ends_the_session_and_the_page_says_so(shared, linux_guest, page):
+    page.goto(shared.rest("POST", f"/v1/guests/{linux_guest.uuid}/tokens", {})[1]["page_url"])
+    expect(status(page)).to_have_attribute("data-state", "connected")
+    page.keyboard.press("Control+q")
+    expect(status(page)).to_have_attribute("data-state", "ended")
+    expect(page.locator("#reason")).to_contain_text("escape key")
+    shared.wait_free()
+
+
+def test_the_page_says_that_a_link_works_once(shared, linux_guest, page):
+    token = shared.rest("POST", f"/v1/guests/{linux_guest.uuid}/tokens", {})[1]
+    with shared.connect(token["token"]):
+        shared.wait_sessions("connected")
+    shared.wait_free()
+    page.goto(token["page_url"])
+    expect(status(page)).to_have_attribute("data-code", "4401")
+    expect(page.locator("#advice")).to_contain_text("works once")

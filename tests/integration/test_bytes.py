@@ -1,0 +1,52 @@
+"""What goes in comes out, byte for byte, through our gateway and through an unmodified websockify."""
+
+import hashlib
+import random
+
+from tests import rig
+
+# All bytes but the guest's two commands.
+BYTES = bytes(set(range(256)) - {5, 6})
+TYPED = bytes(random.Random(1).choices(BYTES, k=65536))
+
+
+def test_a_mebibyte_of_noise_arrives_as_it_was_sent(both, via, echo_guest):
+    with both.open(echo_guest.uuid, via) as terminal:
+        terminal.send(b"\5")
+        data = terminal.read_exactly(rig.NOISE_BYTES)
+        assert hashlib.sha256(data).digest() == hashlib.sha256(rig.noise()).digest()
+        terminal.send(b"x")
+        assert terminal.read_exactly(1) == b"x"
+    both.wait_free()
+
+
+def test_64_kib_typed_in_one_message_come_back_whole(both, via, echo_guest):
+    # Without an escape key: a byte that the network happens to deliver alone must not be one.
+    with both.open(echo_guest.uuid, via, escape="") as terminal:
+        terminal.send(TYPED)
+        assert terminal.read_exactly(len(TYPED)) == TYPED
+        assert terminal.rest() == b""
+    both.wait_free()
+
+
+def test_single_bytes_keep_their_order(both, via, echo_guest):
+    with both.open(echo_guest.uuid, via, escape="") as terminal:
+        for byte in TYPED[:4096]:
+            terminal.send(bytes([byte]))
+        assert terminal.read_exactly(4096) == TYPED[:4096]
+    both.wait_free()
+
+
+def test_every_byte_alone(both, via, echo_guest):
+    with both.open(echo_guest.uuid, via) as terminal:
+        for byte in sorted(set(BYTES) - {0x11}):  # Ctrl-Q alone is the escape key
+            terminal.send(bytes([byte]))
+            assert terminal.read_exactly(1) == bytes([byte])
+    both.wait_free()
+
+
+def test_token_may_come_as_a_subprotocol(stack, echo_guest):
+    with stack.connect(None, subprotocol_token=stack.token(echo_guest.uuid)) as terminal:
+        assert terminal.subprotocol == "binary"
+        terminal.send(b"x")
+        terminal.read_until(b"x")

@@ -1,0 +1,233 @@
+"""Every way a session ends: who is told what, and that the console is free afterwards."""
+
+import signal
+import time
+
+import pytest
+
+ESCAPE = b"\x11"
+STOPPED = "The console service on the host was stopped."
+
+
+def echo(terminal, data):
+    terminal.send(data)
+    return terminal.read_exactly(len(data), seconds=10)
+
+
+def test_the_client_closes(both, via, echo_guest):
+    with both.open(echo_guest.uuid, via) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        (session,) = both.wait_sessions("connected")
+        assert (session["bytes_in"], session["bytes_out"]) == (1, 1)
+    both.wait_free()
+
+
+def test_the_client_vanishes(both, via, echo_guest):
+    with both.open(echo_guest.uuid, via) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        terminal.vanish()
+    both.wait_free()
+
+
+def test_the_escape_key_alone(stack, echo_guest):
+    with stack.open(echo_guest.uuid) as terminal:
+        terminal.send(ESCAPE)
+        assert terminal.ended() == (1000, "Session ended by the escape key.")
+        assert b"[Session ended by the escape key.]" in terminal.rest()
+    stack.wait_free()
+
+
+def test_the_escape_key_through_an_unmodified_websockify(stock, echo_guest):
+    with stock.open(echo_guest.uuid, "stock") as terminal:
+        terminal.send(ESCAPE)
+        terminal.ended()
+        assert b"[Session ended by the escape key.]" in terminal.rest()
+    stock.wait_free()
+
+
+def test_the_escape_byte_within_longer_input_is_data(stack, echo_guest):
+    with stack.open(echo_guest.uuid) as terminal:
+        for data in (b"a" + ESCAPE, ESCAPE + b"b", b"c" + ESCAPE + b"d", ESCAPE * 2):
+            assert echo(terminal, data) == data
+    stack.wait_free()
+
+
+def test_a_token_may_have_another_escape_key(stack, echo_guest):
+    with stack.open(echo_guest.uuid, escape="ctrl-]") as terminal:
+        assert echo(terminal, ESCAPE) == ESCAPE
+        terminal.send(b"\x1d")
+        assert terminal.ended()[0] == 1000
+    stack.wait_free()
+
+
+def test_nobody_types_for_too_long(make_stack, echo_guest):
+    stack = make_stack("supervisor", "gateway", session={"idle_timeout": 2})
+    with (
+        stack.open(echo_guest.uuid) as typist,
+        stack.open(echo_guest.uuid, mode="ro") as watcher,
+    ):
+        assert echo(typist, b"x") == b"x"
+        echoed = time.monotonic()
+        typist.send(b"y")
+        assert typist.ended() == (4408, "No input for 2 s: the session was ended.")
+        assert time.monotonic() - echoed > 1.9
+        stack.wait_sessions("connected")
+        watcher.read_until(b"xy")
+    stack.wait_free()
+
+
+def test_the_longest_session(make_stack, echo_guest):
+    stack = make_stack("supervisor", "gateway", session={"max_session": 1})
+    with stack.open(echo_guest.uuid) as terminal:
+        assert terminal.ended() == (4408, "The longest session time is reached.")
+    stack.wait_free()
+
+
+def test_the_operator_closes_one_session_or_all(stack, make_guest):
+    one, other = make_guest("echo"), make_guest("echo")
+    with stack.open(one.uuid) as closed, stack.open(other.uuid) as kept:
+        stack.wait_sessions("connected", "connected")
+        session = next(it for it in stack.sessions() if it["uuid"] == one.uuid)
+        done = stack.cli("close", session["id"])
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1 session closed\n", "")
+        code, reason = closed.ended()
+        assert code == 4411
+        assert "operator" in reason
+        stack.wait_sessions("connected")
+        assert echo(kept, b"x") == b"x"
+        done = stack.cli("close", session["id"])
+        assert done.returncode == 1
+        assert session["id"] in done.stderr
+        assert stack.cli("close", "--all").stdout == "1 session closed\n"
+        assert kept.ended()[0] == 4411
+    stack.wait_free()
+
+
+def test_a_session_and_a_token_are_deleted_over_rest(make_stack, echo_guest):
+    stack = make_stack("supervisor", "gateway", "api")
+    with stack.open(echo_guest.uuid) as terminal:
+        (session,) = stack.wait_sessions("connected")
+        path = f"/v1/sessions/{session['id']}"
+        assert stack.rest("GET", path)[1]["guest"] == echo_guest.name
+        assert stack.rest("DELETE", path)[0] == 204
+        assert terminal.ended()[0] == 4411
+        stack.wait_free()
+        assert stack.rest("DELETE", path)[0] == 404
+
+    issued = stack.rest("POST", f"/v1/guests/{echo_guest.uuid}/tokens", {})[1]
+    with stack.connect(issued["token"]) as terminal:
+        stack.wait_sessions("connected")
+        assert stack.rest("DELETE", f"/v1/tokens/{issued['id']}")[0] == 204
+        assert terminal.ended() == (4411, "Your access to this console was revoked.")
+    stack.wait_free()
+
+    issued = stack.rest("POST", f"/v1/guests/{echo_guest.uuid}/tokens", {})[1]
+    assert stack.rest("DELETE", f"/v1/tokens/{issued['id']}")[0] == 204
+    with stack.connect(issued["token"]) as terminal:
+        assert terminal.ended()[0] == 4401
+    assert stack.rest("DELETE", f"/v1/tokens/{issued['id']}")[0] == 404
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_supervisor_is_told_to_end(stack, make_guest, number):
+    with (
+        stack.open(make_guest("echo").uuid) as one,
+        stack.open(make_guest("echo").uuid) as other,
+        stack.open(make_guest("echo", state="off").uuid) as waiting,
+    ):
+        stack.wait_sessions("connected", "connected", "waiting")
+        began = time.monotonic()
+        assert stack.end("supervisor", number) == 0
+        assert time.monotonic() - began < 5
+        for terminal in (one, other, waiting):
+            assert terminal.ended() == (4503, STOPPED)
+            assert f"[{STOPPED}]".encode() in terminal.rest()
+    assert stack.relay_sockets() == []
+
+
+def test_the_gateway_is_told_to_end(stack, echo_guest):
+    with stack.open(echo_guest.uuid) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        assert stack.end("gateway") == 0
+        assert terminal.ended() == (1012, "The gateway restarts; connect again.")
+    stack.wait_free()
+
+
+def test_a_second_client_is_told_by_whom_and_its_token_is_kept(stack, echo_guest):
+    token = stack.token(echo_guest.uuid, user="bob")
+    with stack.open(echo_guest.uuid, user="alice") as first:
+        assert echo(first, b"x") == b"x"
+        with stack.connect(token) as second:
+            code, reason = second.ended()
+            assert code == 4409
+            assert "alice" in reason
+            assert second.output == b""
+        assert echo(first, b"y") == b"y"
+    stack.wait_free()
+    with stack.connect(token) as second:
+        assert echo(second, b"z") == b"z"
+    stack.wait_free()
+
+
+def test_a_takeover_names_who_and_loses_nothing(stack, echo_guest):
+    pattern = bytes(range(0x20, 0x7F))
+    with stack.open(echo_guest.uuid, user="alice") as first:
+        first.send(b"\6")
+        first.read_exactly(100_000)
+        (before,) = stack.wait_sessions("connected")
+        with stack.open(echo_guest.uuid, user="bob", takeover=True) as second:
+            assert first.ended() == (4410, "bob has taken over this console.")
+            assert second.read_exactly(4) == b"\x1b[!p"
+            # The ring has no start of a line here: all of it is shown, and then what comes.
+            shown = second.read_exactly(65536 + 200_000)
+            start = pattern.index(shown[:1])
+            assert shown == (pattern * 2800)[start : start + len(shown)]
+            (after,) = stack.wait_sessions("connected")
+            assert after["relay_pid"] == before["relay_pid"]
+            assert after["user"] == "bob"
+            second.send(b"x")
+            second.read_until(b"\4")
+            assert echo(second, b"y") == b"y"
+    stack.wait_free()
+
+
+def test_a_watcher_sees_all_and_types_nothing(stack, echo_guest):
+    with stack.open(echo_guest.uuid) as typist:
+        with stack.open(echo_guest.uuid, mode="ro") as watcher:
+            stack.wait_sessions("connected", "connected")
+            watcher.send(b"watcher")
+            assert echo(typist, b"typist") == b"typist"
+            assert watcher.read_exactly(6) == b"typist"
+        stack.wait_sessions("connected")  # all that the watcher had sent has been read by now
+        assert echo(typist, b"x") == b"x"
+        assert typist.rest() == b""
+    stack.wait_free()
+
+
+def test_a_watcher_stays_when_the_typist_leaves(stack, echo_guest):
+    with stack.open(echo_guest.uuid, mode="ro") as watcher:
+        stack.wait_sessions("connected")
+        for data in (b"first", b"second"):
+            with stack.open(echo_guest.uuid, replay=0) as typist:
+                assert echo(typist, data) == data
+                assert watcher.read_exactly(len(data)) == data
+            stack.wait_sessions("connected")
+    stack.wait_free()
+
+
+def test_limits(make_stack, make_guest):
+    guests = [make_guest("echo", state="off").uuid for _ in range(3)]
+    stack = make_stack("supervisor", "gateway", limits={"sessions": 2, "per_user": 1})
+    kept = stack.token(guests[1], user="alice")
+    with stack.open(guests[0], user="alice"):
+        stack.wait_sessions("waiting")
+        with stack.connect(kept) as refused:
+            assert refused.ended()[0] == 4429
+        with stack.open(guests[1], user="bob"):
+            stack.wait_sessions("waiting", "waiting")
+            with stack.open(guests[2], user="carol") as refused:
+                assert refused.ended()[0] == 4429
+    stack.wait_free()
+    with stack.connect(kept):
+        stack.wait_sessions("waiting")
+    stack.wait_free()

@@ -1,0 +1,112 @@
+"""The configuration file: defaults, and a clear sentence for every mistake."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from serial_console import config
+from serial_console.errors import ConfigError
+
+PATHS = '[paths]\nconsoles = "/c"\ncontrol = "/d"\napi = "/a"\n'
+
+
+def test_an_empty_file_is_complete() -> None:
+    settings = config.parse(PATHS, "x.toml")
+    assert settings.libvirt.uri.startswith("qemu:///")
+    assert settings.api.keys.endswith("serial-console/api-keys")
+    assert settings.paths.admin == "/d/admin.sock"
+    assert settings.paths.api_socket == "/a/api.sock"
+    assert (settings.tokens.ttl, settings.session.escape) == (30, "ctrl-q")
+
+
+def test_a_user_gets_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    settings = config.parse("", "x.toml")
+    assert settings.libvirt.uri == "qemu:///session"
+    assert settings.paths.control.startswith(f"{tmp_path}/serial-console/")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="set XDG_RUNTIME_DIR"):
+        config.parse("", "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[gateway]\n\ncolour = 1",
+            ["x.toml", "line 3", "gateway.colour", "unknown key", "listen"],
+        ),
+        ("[nonsense]", ["line 1", "nonsense", "unknown key", "gateway"]),
+        ("[tokens]\nttl = 'x'", ["line 2", "tokens.ttl", "int"]),
+        ("[tokens]\nttl = 0", ["line 2", "tokens.ttl"]),
+        ("[session]\non_guest_stop = 'explode'", ["line 2", "session.on_guest_stop"]),
+        ("[api]\npeer_uids = [0, -1]", ["line 2", "api.peer_uids"]),
+        ("[gateway\n\n", ["x.toml", "TOML", "line 1"]),
+        ("[api]\nlisten = '0.0.0.0:80'", ["x.toml", "api.listen", "loopback"]),
+        ("[gateway]\nlisten = '0.0.0.0:80'", ["gateway.listen", "TLS", "insecure"]),
+        ("[gateway]\nlisten = '[::]:80'", ["gateway.listen", "TLS"]),
+        ("[gateway]\nlisten = '6083'", ["6083", "host:port"]),
+        ("[gateway]\nlisten = '127.0.0.1:66000'", ["66000", "host:port"]),
+        ("[gateway]\ntls_cert = 'c'", ["tls_key", "both"]),
+        ("[gateway]\npublic_url = 'host.example'", ["public_url", "https://"]),
+        ("[session]\nescape = 'q'", ["x.toml", "escape", "ctrl-q"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config.parse(text, "x.toml")
+    for word in words:
+        assert word in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_listening_elsewhere_is_possible_on_purpose() -> None:
+    for text in ("insecure = true", 'tls_cert = "c"\ntls_key = "k"'):
+        config.parse(f'{PATHS}[gateway]\nlisten = "0.0.0.0:443"\n{text}', "x.toml")
+
+
+@pytest.mark.parametrize("data", [None, b"\xff"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, data: bytes | None) -> None:
+    path = tmp_path / "config.toml"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ConfigError, match=str(path)):
+        config.load(str(path))
+
+
+def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, ttl in (("one", 1), ("two", 2)):
+        (tmp_path / name).write_text(f"{PATHS}[tokens]\nttl = {ttl}")
+    monkeypatch.setenv("SERIAL_CONSOLE_CONFIG", str(tmp_path / "one"))
+    assert config.load().tokens.ttl == 1
+    assert config.load(str(tmp_path / "two")).tokens.ttl == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "byte"),
+    [("ctrl-q", b"\x11"), ("Ctrl-Q", b"\x11"), ("^]", b"\x1d"), ("ctrl-]", b"\x1d"), ("", b"")],
+)
+def test_escape_keys(text: str, byte: bytes) -> None:
+    assert config.escape_byte(text) == byte
+
+
+@pytest.mark.parametrize("text", ["q", "ctrl-", "^^^", "ctrl-é", "alt-q", "ctrl-q\n"])
+def test_what_is_no_escape_key(text: str) -> None:
+    with pytest.raises(ConfigError):
+        config.escape_byte(text)
+
+
+@pytest.mark.parametrize(
+    ("listen", "found"),
+    [
+        ("127.0.0.1:6083", ("127.0.0.1", 6083)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:1", ("localhost", 1)),
+    ],
+)
+def test_addresses(listen: str, found: tuple[str, int]) -> None:
+    assert config.address(listen) == found
