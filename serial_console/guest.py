@@ -181,7 +181,8 @@ class EventLoop:
 
 
 def _to_libvirt(events: int) -> int:
-    result = 0
+    # Asked for by name: with no event at all libvirt does not poll the fd, and a hang-up is lost.
+    result = libvirt.VIR_EVENT_HANDLE_HANGUP | libvirt.VIR_EVENT_HANDLE_ERROR
     if events & select.POLLIN:
         result |= libvirt.VIR_EVENT_HANDLE_READABLE
     if events & select.POLLOUT:
@@ -320,6 +321,7 @@ class GuestConsole:
         self._on_state = on_state
         self._on_gone = on_gone
         self._connection: Any = None
+        self._dead: Any = None
         self._domain: Any = None
         self._stream: Any = None
         self._socket = -1
@@ -389,20 +391,18 @@ class GuestConsole:
     # ---- connection
 
     def _dial(self) -> tuple[Any, int]:
-        before = set(os.listdir("/proc/self/fd"))
+        before = _sockets()
         connection = connect(self._uri)
         with _translated(self._uri), contextlib.suppress(AttributeError):
             connection.setKeepAlive(*KEEPALIVE)
-        new = set(os.listdir("/proc/self/fd")) - before
-        return connection, next((fd for fd in sorted(map(int, new)) if self._is_its_socket(fd)), -1)
-
-    def _is_its_socket(self, fd: int) -> bool:
-        if self._loop.owns(fd):
-            return False
-        try:
-            return stat.S_ISSOCK(os.fstat(fd).st_mode)
-        except OSError:
-            return False
+        new = [
+            fd
+            for inode, fd in _sockets().items()
+            if inode not in before and not self._loop.owns(fd)
+        ]
+        if not new:
+            log.warning("cannot tell which socket leads to libvirt; a hung guest may hang us")
+        return connection, min(new, default=-1)
 
     def _use(self, connection: Any, socket: int) -> None:
         self._connection, self._socket = connection, socket
@@ -426,12 +426,9 @@ class GuestConsole:
     def _lost(self, why: str) -> None:
         """The connection is of no use any more."""
         log.warning("connection to libvirt at %s lost: %s", self._uri, why)
-        connection = self._connection
+        self._dead = self._connection
         self._stream = self._domain = self._connection = None
         self._socket = -1
-        with contextlib.suppress(libvirt.libvirtError):
-            connection.unregisterCloseCallback()
-            connection.close()
         self._say(
             State.RECONNECTING, "The connection to libvirt on the host is lost; trying again."
         )
@@ -473,6 +470,10 @@ class GuestConsole:
         self._retry.set(self._wait)
 
     def _try_again(self) -> None:
+        dead, self._dead = self._dead, None
+        if dead is not None:  # not in its own close callback, where closing it would hang
+            with contextlib.suppress(libvirt.libvirtError):
+                dead.close()
         if self._connection is not None:
             self._attach()
         elif self._opening is None:
@@ -619,6 +620,17 @@ _STOPPED = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "The guest was saved to disk",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "The guest was ended by an error on the host",
 }
+
+
+def _sockets() -> dict[int, int]:
+    """Return this process's sockets: inode (a number may be used again) and descriptor."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found[status.st_ino] = int(name)
+    return found
 
 
 def _reason(error: Any) -> str:

@@ -47,6 +47,8 @@ ADMISSION = 10.0
 """Seconds from a redeem to its answer; a relay that is not ready then is ended."""
 REPORT = 0.5
 """Seconds that relays have to report their figures; a slower one's last ones are shown."""
+OBEY = 3.0
+"""Seconds that a relay has to end a session."""
 STOP = 4.0
 """Seconds that relays have to end their sessions at SIGTERM."""
 ADOPTION = 2.0
@@ -319,7 +321,14 @@ class _Supervisor:
             del self._relays[which.key]
 
     def _end(self, session: Session, code: CloseCode, reason: str) -> None:
+        """Have a session ended by its relay, or with its relay if that does not answer."""
         self._tell(session.relay, control.End(session=session.info.id, code=code, reason=reason))
+        self.loop.after(OBEY, lambda: self._insist(session))
+
+    def _insist(self, session: Session) -> None:
+        if session.info.id in session.relay.sessions:
+            log.error("relay %d does not end its session; killed", session.relay.child.pid)
+            session.relay.child.kill()
 
     def _tell(self, which: Relay, message: control.ToRelay, fd: int | None = None) -> None:
         which.child.send(control.encode(message), fd)

@@ -134,9 +134,7 @@ def both(make_stack: MakeStack, via: str) -> Stack:
 
 
 @pytest.fixture(scope="module")
-def shared(
-    libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def shared(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Supervisor, gateway and api for a module whose tests leave no session behind."""
     with host.short_directory("sc-run-") as directory:
         one = Stack(libvirtd.uri, directory, str(tmp_path_factory.mktemp("shared")))

@@ -423,7 +423,7 @@ class Pty:
     def __init__(self, command: Sequence[str]) -> None:
         self._master, self._slave = os.openpty()
         self._read = bytearray()
-        self.settings_before = termios.tcgetattr(self._slave)
+        self._settings = termios.tcgetattr(self._slave)
         self.process = subprocess.Popen(
             command,
             stdin=self._slave,
@@ -446,9 +446,9 @@ class Pty:
         os.close(self._master)
 
     @property
-    def settings(self) -> list[Any]:
-        """The terminal's settings now."""
-        return termios.tcgetattr(self._slave)
+    def raw(self) -> bool:
+        """Whether the terminal's settings are others than at the start."""
+        return bool(termios.tcgetattr(self._slave) != self._settings)
 
     def send(self, data: bytes) -> None:
         """Type."""
@@ -479,16 +479,6 @@ def http(
         answer = connection.getresponse()
         names = {name.lower(): value for name, value in answer.getheaders()}
         return answer.status, names, answer.read()
-
-
-def exchange(path: str, data: bytes, seconds: float = 15.0) -> list[Json]:
-    """Send bytes to a unix socket, then no more; return the lines of its answer."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(seconds)
-        sock.connect(path)
-        with contextlib.suppress(BrokenPipeError):
-            sock.sendall(data)
-        return [json.loads(line) for line in _lines(sock)]
 
 
 def request(path: str, message: Json, seconds: float = 20.0) -> Json:

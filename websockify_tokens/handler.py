@@ -29,6 +29,9 @@ GATEWAY_RESTARTING = 1012
 
 CHUNK = 65536
 """Bytes of one read, and so what the gateway holds of a session in either direction."""
+SEND_BUFFER = 262144
+"""Bytes that the kernel may keep for a client: left to itself it would take megabytes of output,
+which a client that comes back from a stall must read before it sees what is new."""
 CLOSE_REPLY = 2.0
 """Seconds to wait for the client's close frame (DESIGN.md)."""
 END_EVENT = 1.0
@@ -136,6 +139,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         client = self.request.socket
         with contextlib.suppress(OSError):  # a unix socket has no such option
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             self._session(client)
         except Ended as end:

@@ -60,28 +60,24 @@ class TestAttach:
     def test_types_and_ends_with_the_escape_key(self, stack, echo_guest):
         with Pty([*stack.program, "attach", echo_guest.name]) as terminal:
             terminal.read_until(b"the escape key is ^]")
-            stack.wait_sessions("connected")
-            terminal.send(b"hello")
-            terminal.read_until(b"hello")
-            terminal.send(b"\x03")  # Ctrl-C is for the guest
-            terminal.read_until(b"\x03")
-            assert terminal.settings != terminal.settings_before
+            assert terminal.raw, "what is typed once this is shown must not be the shell's"
+            terminal.send(b"\x03hello")  # Ctrl-C is for the guest
+            terminal.read_until(b"\x03hello")
             terminal.send(b"\x1d")
             assert terminal.wait() == 0
-            assert terminal.settings == terminal.settings_before
+            assert not terminal.raw
             terminal.read_until(b"escape key")
         stack.wait_free()
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     def test_restores_the_terminal_when_it_is_told_to_end(self, stack, echo_guest, number):
         with Pty([*stack.program, "attach", echo_guest.name]) as terminal:
-            stack.wait_sessions("connected")
-            terminal.send(b"x")
-            terminal.read_until(b"x")
-            assert terminal.settings != terminal.settings_before
+            assert rig.eventually(lambda: terminal.raw)
+            terminal.send(b"\x01x")
+            terminal.read_until(b"\x01x")  # the guest's echo: the terminal's own is ^Ax
             terminal.process.send_signal(number)
             assert terminal.wait() == 1
-            assert terminal.settings == terminal.settings_before
+            assert not terminal.raw
             terminal.read_until(number.name.encode())
         stack.wait_free()
 
@@ -90,14 +86,14 @@ class TestAttach:
         for status in (0, 1):
             guest = make_guest("echo")
             with Pty([*stack.program, "attach", guest.name]) as terminal:
-                stack.wait_sessions("connected")
+                assert rig.eventually(lambda: terminal.raw)
                 if status:
                     assert stack.cli("close", "--all").returncode == 0
                 else:
                     guest.destroy()
                 assert terminal.wait() == status
                 terminal.read_until(b"operator" if status else b"The guest has stopped.")
-                assert terminal.settings == terminal.settings_before
+                assert not terminal.raw
             stack.wait_free()
 
     def test_a_used_console_is_refused_before_the_terminal_is_touched(self, stack, echo_guest):
@@ -106,11 +102,11 @@ class TestAttach:
             with Pty([*stack.program, "attach", echo_guest.name]) as terminal:
                 terminal.read_until(b"alice")
                 assert terminal.wait() == 1
-                assert terminal.settings == terminal.settings_before
+                assert not terminal.raw
             with Pty([*stack.program, "attach", echo_guest.name, "--takeover"]) as terminal:
-                terminal.read_until(b"ready\r\n")  # the replay
-                terminal.send(b"x")
-                terminal.read_until(b"x")
+                assert rig.eventually(lambda: terminal.raw)
+                terminal.send(b"\x01x")
+                terminal.read_until(b"\x01x")
                 terminal.send(b"\x1d")
                 assert terminal.wait() == 0
         stack.wait_free()

@@ -4,7 +4,7 @@ import os
 import signal
 
 from tests import rig
-from tests.stack import alive
+from tests.stack import alive, descendants
 
 
 def echo(terminal, data):
@@ -115,13 +115,7 @@ def test_libvirtd_is_killed_and_comes_back(libvirtd, stack, echo_guest):
 
 def test_the_inventory_is_killed(stack, echo_guest):
     assert stack.token(echo_guest.uuid)
-    (inventory,) = (child.pid for child in rig_children(stack))
+    (inventory,) = (child.pid for child in descendants(stack.pid("supervisor")))
     os.kill(inventory, signal.SIGKILL)
     assert rig.eventually(lambda: not alive(inventory))
     assert stack.token(echo_guest.uuid)
-
-
-def rig_children(stack):
-    from tests.stack import descendants
-
-    return descendants(stack.pid("supervisor"))

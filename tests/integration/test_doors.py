@@ -117,15 +117,14 @@ def test_one_of_many_redeemers_wins(stack, echo_guest):
 
 
 CONNECT = """
-import socket, sys
+import contextlib, socket, sys
 with socket.socket(socket.AF_UNIX) as sock:
     sock.settimeout(10)
     sock.connect(sys.argv[1])
-    try:
+    with contextlib.suppress(BrokenPipeError):
         sock.sendall(sys.argv[2].encode() + b"\\n")
+    with contextlib.suppress(ConnectionResetError):
         sys.stdout.write(sock.recv(4096).decode())
-    except (BrokenPipeError, ConnectionResetError):
-        pass
 """
 
 
@@ -175,6 +174,19 @@ def test_another_user_is_refused(stack, echo_guest):
         os.chmod(path, 0o666)  # an operator's mistake
         said, _ = connect_as_another(path, health, user=NOBODY, group=NOBODY)
         assert json.loads(said)["code"] == "forbidden"
+    os.chmod(os.path.dirname(stack.config), 0o755)
+    done = subprocess.run(
+        [*stack.program, "sessions"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        cwd="/",
+        user=NOBODY,
+        group=NOBODY,
+        env=os.environ | {"SERIAL_CONSOLE_CONFIG": stack.config},
+    )
+    assert done.returncode == 1
+    assert f"uid {NOBODY} may not use this socket" in done.stderr
     with stack.open(echo_guest.uuid):
         stack.wait_sessions("connected")
         (path,) = rig.files_below(stack.consoles)

@@ -1,7 +1,6 @@
 """The gateway faces a network: Origins, what it serves, and what its log never holds."""
 
 import contextlib
-import json
 import re
 import socket
 
@@ -91,7 +90,6 @@ class TestPages:
             "/.npmrc",
             "/serial.html/",
             "/serial.html%00.js",
-            "//serial.html",
             "/websockify",
         ],
     )
@@ -162,12 +160,12 @@ def test_no_secret_is_ever_logged(make_stack, echo_guest):
     status, issued = stack.rest("POST", f"/v1/guests/{echo_guest.name}/tokens", {})
     assert status == 201
     secrets[issued["token"]] = "used token"
-    for _ in range(2):
-        with stack.connect(issued["token"]) as terminal:
-            terminal.send(b"typed-secret\r")
-            with contextlib.suppress(AssertionError):
-                terminal.read_until(b"typed-secret\r", seconds=2)
-        stack.wait_free()
+    with stack.connect(issued["token"]) as terminal:
+        terminal.send(b"typed-secret\r")
+        terminal.read_until(b"typed-secret\r")
+    stack.wait_free()
+    with stack.connect(issued["token"]) as terminal:
+        assert terminal.ended()[0] == 4401
     secrets["typed-secret"] = "what was typed"
 
     host = f"127.0.0.1:{stack.gateway_port}"
@@ -192,9 +190,9 @@ def test_no_secret_is_ever_logged(make_stack, echo_guest):
         token = f"SECRETA{number}" + "s" * 35
         secrets[token] = f"api {line!r}"
         send_raw(stack.api_port, line.format(t=token).encode())
-    for message in ({"op": "redeem", "token": "SECRETB1"}, {"op": "SECRETB1", "token": "SECRETB1"}):
-        stacks.request(stack.redeem_path, {"v": 1, **message})
-    stacks.exchange(stack.admin_path, json.dumps({"token": "SECRETB1"}).encode() + b"\nSECRETB1\n", 2) if False else None
+    for op in ("redeem", "SECRETB1"):
+        answer = stacks.request(stack.redeem_path, {"v": 1, "op": op, "token": "SECRETB1"})
+        assert not answer["ok"]
     secrets["SECRETB1"] = "redeem.sock"
 
     for name in ("gateway", "api", "supervisor"):

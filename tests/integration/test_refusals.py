@@ -236,7 +236,9 @@ def test_a_guest_whose_encoded_name_is_too_long_for_a_socket_is_served(shared, m
     shared.wait_free()
 
 
-@pytest.mark.parametrize("name", ["a/b", "../../etc/passwd", "/", "x" * 300, "a\nb", "\u00e9" * 300])
+@pytest.mark.parametrize(
+    "name", ["a/b", "../../etc/passwd", "/", "x" * 300, "a\nb", "\u00e9" * 300]
+)
 def test_names_that_no_guest_can_have(shared, make_guest, name):
     with pytest.raises(VirshError):
         make_guest(name=name, state="off")
