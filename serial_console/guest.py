@@ -182,7 +182,7 @@ class EventLoop:
 
 def _to_libvirt(events: int) -> int:
     # Asked for by name: with no event at all libvirt does not poll the fd, and a hang-up is lost.
-    result = libvirt.VIR_EVENT_HANDLE_HANGUP | libvirt.VIR_EVENT_HANDLE_ERROR
+    result: int = libvirt.VIR_EVENT_HANDLE_HANGUP | libvirt.VIR_EVENT_HANDLE_ERROR
     if events & select.POLLIN:
         result |= libvirt.VIR_EVENT_HANDLE_READABLE
     if events & select.POLLOUT:

@@ -250,7 +250,7 @@ class Stack:
     # ---- services
 
     def start(self, *names: str) -> Self:
-        """Start ``supervisor``, ``gateway``, ``api``, ``run`` or ``stock``; wait until they serve."""
+        """Start supervisor, gateway, api, run or stock, and wait until they serve."""
         started = [self._launch(name) for name in names]
         for service in started:
             if service.name == "stock":

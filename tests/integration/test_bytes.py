@@ -1,4 +1,4 @@
-"""What goes in comes out, byte for byte, through our gateway and through an unmodified websockify."""
+"""What goes in comes out, byte for byte: our gateway and an unmodified websockify."""
 
 import hashlib
 import random

@@ -106,7 +106,7 @@ def test_libvirtd_is_killed_and_comes_back(libvirtd, stack, echo_guest):
             terminal.read_until(b"[The connection to libvirt on the host is lost; trying again.]")
         finally:
             libvirtd.start()
-        terminal.read_until(b"[The connection to libvirt is back.]")
+        terminal.read_until(b"[The connection to libvirt is back.]\x1b[22m\r\n")
         assert echo(terminal, b"y") == b"y"
         stack.wait_sessions("connected")
         assert stack.token(echo_guest.uuid)

@@ -110,12 +110,14 @@ class TestPages:
 
 def send_raw(port, data):
     """Send bytes that need not be HTTP and read until the gateway closes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
-        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-            sock.sendall(data)
-            sock.shutdown(socket.SHUT_WR)
-            while sock.recv(65536):
-                pass
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as sock,
+        contextlib.suppress(ConnectionResetError, BrokenPipeError),
+    ):
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
 
 
 UPGRADE = (
