@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import logging
 import secrets
 import time
@@ -193,6 +194,13 @@ def _checked(request: control.Issue, default_ttl: int) -> int:
         raise BadRequest(f"replay is {request.replay}; it is a number of bytes, 0 for none")
     if request.takeover and request.mode == "ro":
         raise BadRequest("a watcher (mode ro) takes nothing over; leave takeover out")
+    if request.client_address is not None:
+        try:
+            ipaddress.ip_address(request.client_address)
+        except ValueError:
+            raise BadRequest(
+                f'client_address is "{names.shown(request.client_address)}"; give an IP address'
+            ) from None
     if request.escape is not None:
         try:
             escape_byte(request.escape)

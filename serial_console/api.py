@@ -91,6 +91,31 @@ class TokenRequest(BaseModel):
     """The only client address that may use it."""
 
 
+class SerialConsole(BaseModel):
+    """What nova's clients ask for; other protocols are not for this service."""
+
+    protocol: Literal["serial"]
+    type: Literal["serial"]
+
+
+class RemoteConsoleRequest(BaseModel):
+    """nova's request for a console."""
+
+    remote_console: SerialConsole
+
+
+class RemoteConsole(SerialConsole):
+    """nova's answer; ``url`` is a WebSocket URL with a token in it."""
+
+    url: str
+
+
+class RemoteConsoleAnswer(BaseModel):
+    """nova's envelope."""
+
+    remote_console: RemoteConsole
+
+
 class GuestList(BaseModel):
     """The guests that the API key covers, sorted by name."""
 
@@ -209,6 +234,14 @@ def build(config: Config) -> FastAPI:
         guest: Name, by: By, asked: Annotated[TokenRequest | None, Body()] = None
     ) -> views.Token:
         return await desk.issue(guest, asked or TokenRequest(), by)
+
+    @app.post("/v1/guests/{guest}/remote-consoles", summary="Issue a token, in nova's shape")
+    async def remote_console(
+        guest: Name, by: By, asked: RemoteConsoleRequest
+    ) -> RemoteConsoleAnswer:
+        token = await desk.issue(guest, TokenRequest(), by)
+        console = RemoteConsole(**dict(asked.remote_console), url=token.websocket_url)
+        return RemoteConsoleAnswer(remote_console=console)
 
     @app.get("/v1/guests", summary="List guests")
     async def guests(by: By) -> GuestList:

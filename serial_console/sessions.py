@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ class SessionTable:
             LimitReached: a limit is reached.
         """
         limits = self._limits
-        if grant.client_address is not None and grant.client_address != client:
+        if grant.client_address is not None and not _is_from(client, grant.client_address):
             raise BadToken("This token is for a client at another address; ask for a new one.")
         sessions = [one.info for one in self._sessions.values()]
         here = [one for one in sessions if (one.uuid, one.console) == (grant.uuid, grant.console)]
@@ -174,3 +175,12 @@ class SessionTable:
             )
         if grant.mode == "ro" and sum(one.mode == "ro" for one in here) >= limits.watchers:
             raise LimitReached(f"{limits.watchers} watchers look at this console; no more may.")
+
+
+def _is_from(client: str, address: str) -> bool:
+    """Whether a client, ``host:port`` or ``[v6]:port`` as the gateway sees it, has an address."""
+    host = client.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host) == ipaddress.ip_address(address)
+    except ValueError:
+        return False

@@ -102,6 +102,8 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while self._end is None:
             self._receive(deadline, "the close")
+        reason = self._end[1]
+        assert len(reason.encode()) <= REASON_MAX, f"the reason is cut: {reason!r}"
         return self._end
 
     def close(self) -> None:
@@ -132,7 +134,6 @@ class Terminal:
         except websockets.exceptions.ConnectionClosed as closed:
             frame = closed.rcvd
             self._end = (1006, "") if frame is None else (frame.code, frame.reason)
-            assert len(self._end[1].encode()) <= REASON_MAX, f"too long: {self._end[1]}"
         else:
             assert isinstance(message, bytes), f"a text frame: {message!r}"
             self.output += message

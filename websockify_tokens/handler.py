@@ -148,14 +148,13 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         except OSError as error:
             self.logger.info("%s: connection lost: %s", self.client_address[0], error.strerror)
 
-    def _session(self, client: socket.socket) -> None:
+    def _session(self, browser: socket.socket) -> None:
         if not self._token:
             raise Ended(NO_TOKEN, "A token is needed; open this page from your host manager.")
         host, port = self.client_address[:2]
+        client = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            path, back = redeem(
-                self.server.token_plugin.source, self._token, f"{host}:{port}", events=True
-            )
+            path, back = redeem(self.server.token_plugin.source, self._token, client, events=True)
         except RefusedError as refused:
             raise Ended(refused.close, refused.reason) from None
         self._token = ""
@@ -164,7 +163,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
                 relay.connect(path)
             except OSError:
                 raise Ended(RELAY_LOST, "The relay of this console is gone; try again.") from None
-            pump = _Pump(client, relay, back, self.server.heartbeat)
+            pump = _Pump(browser, relay, back, self.server.heartbeat)
             try:
                 pump.run()
             except Ended as end:

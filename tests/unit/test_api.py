@@ -252,6 +252,7 @@ def test_openapi_tells_of_problems_and_keys(rest: Rest) -> None:
     spec = rest.ask("GET", "/openapi.json").json()
     assert set(spec["paths"]) == {
         "/v1/guests/{guest}/tokens",
+        "/v1/guests/{guest}/remote-consoles",
         "/v1/guests",
         "/v1/guests/{guest}",
         "/v1/sessions",
@@ -271,3 +272,15 @@ def test_openapi_tells_of_problems_and_keys(rest: Rest) -> None:
     token = spec["components"]["schemas"]["Token"]["properties"]
     assert token["expires_at"]["description"] == "RFC 3339, UTC."
     assert not spec["components"]["schemas"]["TokenRequest"]["additionalProperties"]
+
+
+def test_nova_s_clients_get_their_shape(rest: Rest) -> None:
+    path = "/v1/guests/web-1/remote-consoles"
+    asked = {"remote_console": {"protocol": "serial", "type": "serial"}}
+    answer = rest.ask("POST", path, json=asked)
+    assert answer.status_code == 200, answer.text
+    console = answer.json()["remote_console"]
+    assert (console["protocol"], console["type"]) == ("serial", "serial")
+    assert console["url"].startswith("ws://127.0.0.1:6083/websockify?token=")
+    other = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+    problem(rest.ask("POST", path, json=other), 422, "bad_request")

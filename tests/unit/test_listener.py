@@ -76,6 +76,6 @@ def test_who_connects_is_known(path: str) -> None:
 def test_an_impossible_directory_says_what_to_do(run_dir: str) -> None:
     file = os.path.join(run_dir, "file")
     open(file, "w", encoding="utf-8").close()
-    with pytest.raises(SetupError, match="cannot make the directory .*; make it by hand"):
+    with pytest.raises(SetupError, match=r"cannot make the directory .*; make it by hand"):
         make_directory(os.path.join(file, "sub"), 0o700)
     os.unlink(file)

@@ -1,0 +1,98 @@
+"""The session table: what is refused before a token is burnt."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from serial_console.config import Limits
+from serial_console.control import SessionInfo
+from serial_console.errors import BadToken, ConsoleError, InUse, LimitReached, NoSuchSession
+from serial_console.sessions import Relay, Session, SessionTable
+from serial_console.tokens import Grant
+
+GRANT = Grant(
+    id="t", guest="web", uuid="u", alias=None, console="serial0", mode="rw", user="bob",
+    takeover=False, notices=True, replay=0, escape="", client_address=None, expires_at=0.0,
+)  # fmt: skip
+
+
+def table(*held: tuple[str, str, str], **limits: int) -> SessionTable:
+    """A table with sessions of (user, console, mode)."""
+    made = SessionTable(Limits(**limits))
+    for number, (user, console, mode) in enumerate(held):
+        info = SessionInfo(
+            id=f"s{number}", guest="web", uuid="u", console=console, mode=mode, user=user,
+            client="", opened_at=0.0, gateway_pid=1, gateway_uid=0, token_id=f"t{number}",
+        )  # fmt: skip
+        made.add(Session(info, Relay("r", "web", "u", console, "/p")))
+    return made
+
+
+def refused(by: SessionTable, client: str = "", **changes: object) -> ConsoleError | None:
+    try:
+        by.check(dataclasses.replace(GRANT, **changes), client)  # type: ignore[arg-type]
+    except ConsoleError as error:
+        return error
+    return None
+
+
+def test_a_console_in_use_says_by_whom_and_since_when() -> None:
+    error = refused(table(("ann", "serial0", "rw")))
+    assert isinstance(error, InUse)
+    assert str(error).startswith("In use by ann since 00:00 UTC")
+
+
+@pytest.mark.parametrize(
+    ("held", "changes"),
+    [
+        (("ann", "serial0", "rw"), {"takeover": True}),
+        (("ann", "serial0", "rw"), {"mode": "ro"}),
+        (("ann", "serial1", "rw"), {}),
+        (("ann", "serial0", "ro"), {}),
+    ],
+)
+def test_who_is_not_in_the_way(held: tuple[str, str, str], changes: dict[str, object]) -> None:
+    assert refused(table(held), **changes) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "changes"),
+    [
+        ({"sessions": 2}, {"console": "serial9"}),
+        ({"per_user": 1}, {"console": "serial9", "user": "ann"}),
+        ({"watchers": 1}, {"mode": "ro"}),
+    ],
+)
+def test_limits(limits: dict[str, int], changes: dict[str, object]) -> None:
+    held = ("ann", "serial0", "rw"), ("eve", "serial0", "ro")
+    assert isinstance(refused(table(*held, **limits), **changes), LimitReached)
+    more = {name: value + 1 for name, value in limits.items()}
+    assert refused(table(*held, **more), **changes) is None
+
+
+@pytest.mark.parametrize(
+    ("client", "address", "good"),
+    [
+        ("192.0.2.7:4000", "192.0.2.7", True),
+        ("[2001:db8::7]:4000", "2001:DB8:0::7", True),
+        ("192.0.2.70:4000", "192.0.2.7", False),
+        ("", "192.0.2.7", False),  # a stock websockify tells no address
+        ("local", "192.0.2.7", False),
+    ],
+)
+def test_a_token_for_one_address(client: str, address: str, good: bool) -> None:
+    error = refused(table(), client, client_address=address)
+    assert error is None if good else isinstance(error, BadToken)
+
+
+def test_sessions_are_found_by_id_and_by_token_until_they_are_removed() -> None:
+    made = table(("ann", "serial0", "rw"))
+    session = made.get("s0")
+    assert made.of_token("t0") is session
+    made.remove(session)
+    made.remove(session)
+    assert made.of_token("t0") is None
+    with pytest.raises(NoSuchSession):
+        made.get("s0")
