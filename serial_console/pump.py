@@ -61,6 +61,8 @@ class _Client:
     escape: bytes
     opened: float
     out: bytearray = field(default_factory=bytearray)
+    start: int = 0  # where ``out`` begins, counted over the whole session
+    notes: deque[tuple[int, int]] = field(default_factory=deque)  # begin and end of our own words
     at_line_start: bool = True
     progress: float = 0.0
     stalled: bool = False
@@ -172,6 +174,8 @@ class Pump:
         if one.gap:
             mark = terminal.notice(f"{one.gap} bytes of output skipped", at_line_start=False)
             one.out[:0] = mark
+            one.start -= len(mark)
+            one.notes.appendleft((one.start, one.start + len(mark)))
             self._intents.append(Emit(client, SkippedEvent(bytes=one.gap)))
             one.gap = 0
         return memoryview(one.out)[:65536]
@@ -184,7 +188,7 @@ class Pump:
         """Note that a client took so many bytes."""
         if count:
             one = self._clients[client]
-            del one.out[:count]
+            self._advance(one, count)
             one.bytes_out += count
             one.progress = now
             one.stalled = False
@@ -340,13 +344,29 @@ class Pump:
             reason = "Too slow: output would have been skipped, and this client shows no notices."
             self.finish(client.id, CloseCode.TOO_SLOW, reason, now)
             return
-        del client.out[:excess]
-        client.gap += excess
-        client.skipped += excess
+        end = client.start + excess
+        ours = 0
+        for begin, stop in client.notes:
+            if begin < end:  # dropped whole, and not counted: the guest did not print it
+                end = max(end, stop)
+                ours += stop - max(begin, client.start)
+        dropped = end - client.start - ours
+        self._advance(client, end - client.start)
+        client.gap += dropped
+        client.skipped += dropped
+
+    def _advance(self, client: _Client, count: int) -> None:
+        del client.out[:count]
+        client.start += count
+        while client.notes and client.notes[0][1] <= client.start:
+            client.notes.popleft()
 
     def _say(self, client: _Client, text: str, now: float) -> None:
         if client.notices and text:
-            self._push(client, terminal.notice(text, client.at_line_start), now)
+            note = terminal.notice(text, client.at_line_start)
+            begin = client.start + len(client.out)
+            client.notes.append((begin, begin + len(note)))
+            self._push(client, note, now)
 
     def _emit_all(self, event: Message) -> None:
         self._intents += [Emit(client, event) for client in self._clients]

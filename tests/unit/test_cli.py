@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serial_console import cli, control, errors, keys
+from serial_console import channel, cli, control, errors, keys
 from serial_console.attach import login_name
 
 from .. import fakes
@@ -205,5 +205,5 @@ def test_ctrl_c_is_quiet(command: Command, monkeypatch: pytest.MonkeyPatch) -> N
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(control, "call", interrupted)
+    monkeypatch.setattr(channel, "call", interrupted)
     assert cli.main(["--config", command.path, "token", "g"]) == 1

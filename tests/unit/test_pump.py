@@ -302,7 +302,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(STEPS)
 def test_any_interleaving_keeps_order_bounds_and_accounting(steps: list[tuple[str, int]]) -> None:
     """Output is an exact copy but for gaps of the counted size; input is an exact copy."""
