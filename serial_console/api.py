@@ -225,6 +225,7 @@ def build(config: Config) -> FastAPI:
         docs_url=None,  # like redoc, it loads scripts from another host
         redoc_url=None,
         redirect_slashes=False,
+        strict_content_type=False,  # no header at all is JSON too; a key protects, not a header
     )
     problems.install(app)
     desk = _Desk(config)

@@ -98,12 +98,11 @@ def attach(
             raise RelayLost(
                 f"cannot connect to the relay at {path}: {os_reason(error)}; try again"
             ) from error
-        if interactive:
-            hint = f"the escape key is {escape}" if key else "there is no escape key"
-            _say(f"connected to {issued.get('guest')} ({issued.get('console')}); {hint}")
         wake = stack.enter_context(_signals_as_bytes())
         if interactive:
             stack.enter_context(_raw(0))
+            hint = f"the escape key is {escape}" if key else "there is no escape key"
+            _say(f"connected to {issued.get('guest')} ({issued.get('console')}); {hint}\r")
         output = stack.enter_context(_nonblocking(1))
         stdin = 0 if interactive or mode == "rw" else None
         pump = _Pump(data, events, lines, stdin, output, wake, key if interactive else None)
@@ -336,14 +335,14 @@ def _signals_as_bytes() -> Iterator[socket.socket]:
     wake, ours = socket.socketpair()
     with wake, ours:
         ours.setblocking(False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         try:
             yield wake
         finally:
-            signal.set_wakeup_fd(before)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(before)
 
 
 @contextlib.contextmanager

@@ -58,9 +58,8 @@ def pick(guest: GuestInfo, alias: str | None) -> ConsoleInfo:
     return console
 
 
-def held_by_another(guest: str, alias: str) -> InUse:
+def held_by_another() -> InUse:
     """Return the refusal for a console that another program on the host has open."""
     return InUse(
-        f'console {alias} of guest "{shown(guest)}" is held by another program on the host '
-        "(such as virsh console); end that one and connect again"
+        "Held by another program on the host (such as virsh console); end that and connect again."
     )

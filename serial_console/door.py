@@ -135,7 +135,7 @@ class Door:
             self.serve(caller)
             return
         log.warning("refused uid %d on %s", peer.uid, self._listener.path)
-        caller.refuse(Forbidden(f"uid {peer.uid} may not use this socket; see docs/security.md"))
+        caller.refuse(Forbidden(f"uid {peer.uid} may not use this socket; join the socket's group"))
         self.drop(caller)
 
     def _rest(self) -> None:

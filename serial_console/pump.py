@@ -32,8 +32,6 @@ HELD = 1.0
 """Seconds that input waits before the person is told that it is held."""
 IDLE_WARNING = 60.0
 """Seconds before the idle time-out when the person is warned."""
-REASON_MAX = 120
-"""Bytes of a WebSocket close reason (RFC 6455 allows 123)."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class Pump:
             return
         one.finished = True
         self._say(one, reason, now)
-        self._intents.append(Finish(client, code, _cut(reason)))
+        self._intents.append(Finish(client, code, reason))
 
     # ---- guest to clients
 
@@ -390,8 +388,3 @@ class Pump:
             line = re.search(rb"\n", recent)
             recent = recent[line.end() :] if line else recent
         return terminal.without_queries(recent)
-
-
-def _cut(reason: str) -> str:
-    raw = reason.encode()
-    return reason if len(raw) <= REASON_MAX else raw[: REASON_MAX - 3].decode(errors="ignore") + "…"

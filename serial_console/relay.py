@@ -114,7 +114,6 @@ class _Relay:
                 if not self._done:
                     self._loop.run_once(rest=self._pump.throttled)
         except ConsoleError as error:
-            log.log(logging.ERROR if self._ready else logging.INFO, "the relay ends: %s", error)
             self._last = control.Failed(code=error.code, message=str(error))
             return error.exit
         finally:
@@ -141,7 +140,7 @@ class _Relay:
 
     def _on_unused(self) -> None:
         if not self._ready:
-            raise consoles.held_by_another(self._spec.guest, self._spec.console)
+            raise consoles.held_by_another()
         self._done = self._done or not self._clients
 
     def _on_signal(self, wake: int) -> None:
@@ -236,6 +235,8 @@ class _Relay:
             replay=admit.replay,
             now=now,
         )
+        if self._pump.state is State.WAITING and self._config.session.on_guest_stop == "close":
+            self._pump.finish(client.id, CloseCode.ENDED, "The guest is off.", now)
         self._loop.watch(sock.fileno(), select.POLLIN, lambda events: self._on_io(client, events))
         self._tell(control.Opened(session=client.id))
 

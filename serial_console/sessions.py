@@ -171,7 +171,7 @@ class SessionTable:
             raise LimitReached(f"All {limits.sessions} sessions of this host are in use.")
         if grant.user and sum(one.user == grant.user for one in sessions) >= limits.per_user:
             raise LimitReached(
-                f"You have {limits.per_user} sessions open; close one of them first."
+                f"The limit of {limits.per_user} sessions a user is reached; close one."
             )
         if grant.mode == "ro" and sum(one.mode == "ro" for one in here) >= limits.watchers:
             raise LimitReached(f"{limits.watchers} watchers look at this console; no more may.")

@@ -32,7 +32,10 @@ from .errors import (
     ConsoleError,
     Forbidden,
     LibvirtUnavailable,
+    NoSuchGuest,
     RelayLost,
+    SetupError,
+    Unavailable,
     from_wire,
 )
 from .inventory import Inventory
@@ -102,10 +105,15 @@ class _Supervisor:
             self._end,
             self._with_reports,
         )
-        self._doors = [
-            Door(self.loop, paths.redeem, control.Redeeming, self._on_redeem),
-            Door(self.loop, paths.admin, control.Administering, admin.handle),
-        ]
+        with contextlib.ExitStack() as doors:
+            for path, union, handler in (
+                (paths.redeem, control.Redeeming, self._on_redeem),
+                (paths.admin, control.Administering, admin.handle),
+            ):
+                door = Door(self.loop, path, union, handler)
+                doors.callback(door.close)
+                self._doors.append(door)
+            doors.pop_all()
         self._adopt()
         self.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self._on_signal)
         log.info("serving %s, %d sessions adopted", paths.control, len(self._table))
@@ -140,8 +148,7 @@ class _Supervisor:
         )
         session = Session(info, relay)
         late = LibvirtUnavailable(
-            f'libvirt did not open the console of "{names.shown(grant.guest)}" in time; '
-            "try again in a while"
+            "libvirt on the host did not open the console in time; try again in a while."
         )
         timer = self.loop.after(ADMISSION, lambda: self._late(session, late))
         session.admission = Admission(grant, caller, request.events, timer)
@@ -257,8 +264,10 @@ class _Supervisor:
                     self._admit(session)
             case control.Failed():
                 self._retire(which)
+                error = from_wire(message.code, message.message)
+                log.warning("the relay of %s ends: %s", names.shown(which.guest), error)
                 for session in list(which.sessions.values()):
-                    self._refuse(session, from_wire(message.code, message.message))
+                    self._refuse(session, _for_the_person(error))
             case control.Admitted() if message.session in which.sessions:
                 self._admitted(which.sessions[message.session])
             case control.Opened() if message.session in which.sessions:
@@ -419,6 +428,20 @@ class _Supervisor:
         with contextlib.suppress(OSError):
             os.rmdir(self._config.paths.relays)
         self.loop.stop()
+
+
+def _for_the_person(error: ConsoleError) -> ConsoleError:
+    """Return a relay's failure in words for the person at the terminal: no paths, no URIs, and
+    nothing that only the operator can do. The log has it in full."""
+    if isinstance(error, NoSuchGuest):
+        return NoSuchGuest("This guest no longer exists on this host.")
+    if isinstance(error, LibvirtUnavailable):
+        return LibvirtUnavailable("libvirt on the host does not answer; try again in a while.")
+    if isinstance(error, SetupError):
+        return Unavailable(
+            "The host cannot open this console now; its operator finds why in the log."
+        )
+    return error
 
 
 @dataclass

@@ -12,6 +12,8 @@ import struct
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 CONTROL_MAX = 125
 """Bytes of a control frame's payload (RFC 6455, 5.5)."""
+REASON_MAX = 120
+"""Bytes of a close reason (DESIGN.md; RFC 6455 leaves room for 123)."""
 PROTOCOL_ERROR = 1002
 
 
@@ -32,8 +34,11 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """Return a close frame; the reason is cut to what fits (123 bytes)."""
-    text = reason.encode()[: CONTROL_MAX - 2].decode(errors="ignore").encode()
+    """Return a close frame; a reason longer than REASON_MAX is cut between words."""
+    text = reason.encode()
+    if len(text) > REASON_MAX:
+        text = text[: REASON_MAX - 3].decode(errors="ignore").encode()
+        text = (text.rpartition(b" ")[0] or text) + "…".encode()
     return frame(CLOSE, struct.pack("!H", code) + text)
 
 

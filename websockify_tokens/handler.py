@@ -23,10 +23,13 @@ from .client import RefusedError, WayBack, redeem
 NORMAL = 1000
 GOING_AWAY = 1001
 NO_TOKEN = 4400
+BAD_TOKEN = 4401
 RELAY_LOST = 4412
 UNAVAILABLE = 4503
 GATEWAY_RESTARTING = 1012
 
+TOKEN_MAX = 512
+"""Characters of a token that are worth asking about; ours have 43."""
 CHUNK = 65536
 """Bytes of one read, and so what the gateway holds of a session in either direction."""
 SEND_BUFFER = 262144
@@ -101,7 +104,9 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer with an error; what the client sent is not repeated."""
-        super().send_error(code, message and _without_secrets(message), explain)
+        if message:
+            self.log_message("%d: %s", code, message)
+        super().send_error(code, None, explain)
 
     # ---- the upgrade
 
@@ -111,7 +116,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         if origin is not None and origin not in self._origins():
             self.send_error(HTTPStatus.FORBIDDEN, explain="This page may not open consoles here.")
             self.close_connection = True
-            raise WebSockifyServer.EClose(f"refused the Origin {origin[:128]!r}")
+            raise WebSockifyServer.EClose(f"refused the Origin {_without_secrets(origin)[:128]!r}")
         self.path, _, query = self.path.partition("?")
         self._token = parse_qs(query).get("token", [""])[0]
         offered = self.headers.get("Sec-WebSocket-Protocol", "").split(",")
@@ -149,6 +154,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             self.logger.info("%s: connection lost: %s", self.client_address[0], error.strerror)
 
     def _session(self, browser: socket.socket) -> None:
+        if len(self._token) > TOKEN_MAX:
+            raise Ended(BAD_TOKEN, "This token is not one of ours; ask for a new one.")
         if not self._token:
             raise Ended(NO_TOKEN, "A token is needed; open this page from your host manager.")
         host, port = self.client_address[:2]

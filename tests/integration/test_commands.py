@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from tests import rig
-from tests.stack import Pty, alive, descendants
+from tests.clients import Pty
+from tests.stack import alive, descendants
 
 
 class TestRun:

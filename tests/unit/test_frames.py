@@ -96,7 +96,12 @@ def test_any_bytes_give_frames_or_a_refusal(data: bytes) -> None:
     assert len(reader._buffer) <= frames.CONTROL_MAX + 14
 
 
-def test_a_long_reason_is_cut_between_characters() -> None:
-    frame = frames.close_frame(4409, "ü" * 100)
-    assert frame[1] <= frames.CONTROL_MAX
-    assert frame[4:].decode() == "ü" * 61
+@pytest.mark.parametrize("reason", ["ü" * 100, "In use by " + "somebody " * 20, "word " * 24])
+def test_a_reason_fits_and_is_not_cut_within_a_word(reason: str) -> None:
+    frame = frames.close_frame(4409, reason)
+    assert frame[1] == len(frame) - 2
+    text = frame[4:].decode()
+    assert len(text.encode()) <= frames.REASON_MAX
+    assert text == reason or reason.startswith(text.removesuffix("…"))
+    if " " in reason and text != reason:
+        assert reason[len(text) - 1] == " "

@@ -278,15 +278,6 @@ def test_the_longest_session_time_ends_any_client() -> None:
     assert [(one.client, one.code) for one in finishes(p)] == [("a", CloseCode.IDLE)]
 
 
-def test_a_reason_fits_into_a_close_frame() -> None:
-    p = make()
-    attach(p)
-    p.finish("a", CloseCode.CLOSED, "é" * 200, 0.0)
-    (end,) = finishes(p)
-    assert len(end.reason.encode()) <= 120
-    assert end.reason.endswith("…")
-
-
 # ---- any interleaving
 
 STEPS = st.lists(
