@@ -25,11 +25,6 @@ from .tokens import Grant, MemoryStore
 
 log = logging.getLogger("supervisor")
 
-USER_MAX = 128
-"""Characters of a user's name."""
-TTL_MAX = 24 * 3600
-"""Longest life of a token in seconds."""
-
 
 class Admin:
     """Answers the requests on admin.sock.
@@ -183,13 +178,11 @@ class Admin:
 
 def _checked(request: control.Issue, default_ttl: int) -> int:
     """Check what the message's types cannot. Returns the token's life in seconds."""
-    if request.mode not in ("rw", "ro"):
-        raise BadRequest(f'mode is "{names.shown(request.mode)}"; it is "rw" or "ro"')
     ttl = default_ttl if request.ttl is None else request.ttl
-    if not 1 <= ttl <= TTL_MAX:
-        raise BadRequest(f"ttl is {ttl}; a token lives from 1 to {TTL_MAX} seconds")
-    if len(request.user) > USER_MAX or not request.user.isprintable():
-        raise BadRequest(f"user has to be at most {USER_MAX} printable characters")
+    if not 1 <= ttl <= control.TTL_MAX:
+        raise BadRequest(f"ttl is {ttl}; a token lives from 1 to {control.TTL_MAX} seconds")
+    if len(request.user) > control.USER_MAX or not request.user.isprintable():
+        raise BadRequest(f"user has to be at most {control.USER_MAX} printable characters")
     if request.replay is not None and request.replay < 0:
         raise BadRequest(f"replay is {request.replay}; it is a number of bytes, 0 for none")
     if request.takeover and request.mode == "ro":

@@ -69,13 +69,13 @@ class TokenRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    user: str = Field(default="", max_length=256)
+    user: str = Field(default="", max_length=control.USER_MAX)
     """Who will use it: for listings, logs and the limit per user."""
     mode: Literal["rw", "ro"] | None = None
     """``ro`` only watches. Default: what the API key may."""
     console: str | None = Field(default=None, max_length=256)
     """The console's alias, such as ``serial0``. Default: the guest's first."""
-    ttl: int | None = Field(default=None, ge=1, le=views.TTL_MAX)
+    ttl: int | None = Field(default=None, ge=1, le=control.TTL_MAX)
     """Seconds within which it must be used. Default: the configuration's ``tokens.ttl``."""
     takeover: bool = False
     """Take the console from the client that has it."""

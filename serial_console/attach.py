@@ -48,7 +48,7 @@ def attach(
     config: Config,
     guest: str,
     *,
-    mode: str = "rw",
+    mode: control.Mode = "rw",
     console: str | None = None,
     takeover: bool = False,
     escape: str = "^]",

@@ -103,7 +103,11 @@ class Channel:
 
     def send(self, line: bytes, fd: int | None = None) -> None:
         """Queue a line, and with it a copy of a file descriptor, and write what can be written."""
-        copy = None if fd is None else os.dup(fd)
+        try:
+            copy = None if fd is None else os.dup(fd)
+        except OSError:  # no descriptor left: the peer would wait for what cannot be sent
+            self.broken = True
+            return
         self._out.append((line, copy))
         self._out_bytes += len(line)
         self.broken = self.broken or self._out_bytes > self.OUT_MAX

@@ -28,6 +28,9 @@ class Child:
         channel: the channel to it.
         on_line: called with each line that it sends.
         on_end: called once, after the last line, with words on how it ended.
+
+    Raises:
+        Unavailable: the kernel does not let us watch it; it has been killed.
     """
 
     def __init__(
@@ -43,8 +46,15 @@ class Child:
         self._channel = channel
         self._on_line = on_line
         self._on_end = on_end
-        self._pidfd = os.pidfd_open(pid)
         self._closed = False
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            channel.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            _how_it_ended(pid)
+            raise _unavailable(error) from error
         loop.watch(self._pidfd, self._ended)
         loop.watch(channel.fileno(), self._ready)
 
@@ -56,6 +66,8 @@ class Child:
 
     def kill(self) -> None:
         """End it at once; ``on_end`` follows."""
+        if self._closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
@@ -79,7 +91,6 @@ class Child:
                 self._on_line(line)
         except ConsoleError as error:
             log.error("child %d sent what is not understood: %s; it is ended", self.pid, error)
-            self.kill()
             self._close_channel()
 
     def _watch(self) -> None:
@@ -89,6 +100,7 @@ class Child:
             self._loop.watch(self._channel.fileno(), self._ready, write=self._channel.pending)
 
     def _close_channel(self) -> None:
+        self.kill()  # most often it is ending already; without a channel it is of no use
         if self._channel.fileno() >= 0:
             self._loop.forget(self._channel.fileno())
             self._channel.close()
@@ -119,9 +131,7 @@ def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
             theirs.close()
             raise
     except OSError as error:
-        raise Unavailable(
-            f"the host cannot start another process: {os_reason(error)}; try again in a while"
-        ) from error
+        raise _unavailable(error) from error
     if pid == 0:
         _become_child(entry, theirs)
     theirs.close()
@@ -150,12 +160,18 @@ def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket)
         os._exit(status)
 
 
+def _unavailable(error: OSError) -> Unavailable:
+    return Unavailable(
+        f"the host cannot start another process: {os_reason(error)}; try again in a while"
+    )
+
+
 def _how_it_ended(pid: int) -> str:
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:  # adopted: only its former parent is told how
         return "has ended"
     if os.WIFSIGNALED(status):
-        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"was killed by signal {os.WTERMSIG(status)}"
     code = os.waitstatus_to_exitcode(status)
     return "has ended" if code == 0 else f"has ended with status {code}"

@@ -352,6 +352,6 @@ def _console_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _ttl(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= views.TTL_MAX:
-        raise argparse.ArgumentTypeError(f"write seconds from 1 to {views.TTL_MAX}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= control.TTL_MAX:
+        raise argparse.ArgumentTypeError(f"write seconds from 1 to {control.TTL_MAX}")
     return int(text)

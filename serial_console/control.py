@@ -8,7 +8,7 @@ A request is answered by ``{"v": 1, "ok": true, ...}`` or
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,8 +20,13 @@ REQUEST_MAX = 4096
 LISTING_MAX = 65536
 """Bytes of an answer that lists, and of a line between our own processes."""
 
-Mode = str
-"""``rw`` or ``ro``."""
+USER_MAX = 128
+"""Characters of a user's name."""
+TTL_MAX = 24 * 3600
+"""Longest life of a token in seconds."""
+
+Mode = Literal["rw", "ro"]
+"""To type, or only to watch."""
 
 
 class Message(msgspec.Struct, tag_field="op", forbid_unknown_fields=True, kw_only=True):
@@ -238,7 +243,6 @@ class Report(Message, tag="report"):
 class Adopt(Message, tag="adopt"):
     """A relay's greeting to a new supervisor."""
 
-    pid: int
     guest: str
     uuid: str
     console: str
@@ -314,6 +318,8 @@ class _Header(msgspec.Struct):
     op: str
 
 
+# Deep nesting comes as RecursionError.
+_NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _header = msgspec.json.Decoder(_Header)
 
@@ -339,7 +345,7 @@ class Decoder:
         """
         try:
             header = _header.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NOT_UNDERSTOOD as error:
             raise BadRequest(
                 f'not a message: {error}; send one JSON object a line with "v" and "op"'
             ) from None
@@ -351,7 +357,7 @@ class Decoder:
             )
         try:
             return self._decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _NOT_UNDERSTOOD as error:
             raise BadRequest(f"the {header.op} message is wrong: {error}") from None
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import grp
 import logging
 import os
-import pwd
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +17,8 @@ from .listener import Listener
 from .loop import Loop
 
 log = logging.getLogger("supervisor")
+
+_SO_PEERGROUPS = 59  # socket(7); Python has no name for it
 
 CONNECTIONS = 4096
 """Connections to one door at once; past it the next waits in the kernel's queue."""
@@ -78,10 +80,12 @@ class Door:
         self._callers: dict[int, Caller] = {}
         self._handling = False
         self._listener = Listener(path)
+        self._closed = False
         loop.watch(self._listener.sock.fileno(), self._accept)
 
     def close(self) -> None:
         """Stop listening and drop every connection."""
+        self._closed = True
         self._loop.forget(self._listener.sock.fileno())
         self._listener.close()
         for caller in list(self._callers.values()):
@@ -105,12 +109,16 @@ class Door:
         if channel.fileno() not in self._callers:
             return
         channel.flush()
-        if channel.eof and caller.busy and caller.on_gone is None:
-            self._loop.forget(channel.fileno())  # it asked, closed its half, and reads on
-        elif channel.ended and not channel.pending:
+        waits = channel.pending or (caller.busy and caller.on_gone is None)
+        if channel.broken or (channel.eof and not waits):
             self.drop(caller)
-        else:
-            self._loop.watch(channel.fileno(), lambda: self._ready(caller), write=channel.pending)
+        else:  # at EOF it has asked, closed its half, and reads on
+            self._loop.watch(
+                channel.fileno(),
+                lambda: self._ready(caller),
+                read=not channel.eof,
+                write=channel.pending,
+            )
 
     def resume(self, caller: Caller) -> None:
         """Go on with a connection whose request was just answered."""
@@ -118,20 +126,21 @@ class Door:
             self.serve(caller)
 
     def _accept(self) -> None:
+        if len(self._callers) >= CONNECTIONS:
+            self._rest()
+            return
         try:
             accepted = self._listener.accept()
         except OSError as error:
             log.error("cannot accept a connection: %s", error)
-            accepted = None
             self._rest()
-        if len(self._callers) >= CONNECTIONS:
-            self._rest()
+            return
         if accepted is None:
             return
         sock, peer = accepted
         caller = Caller(self, Channel(sock, REQUEST_MAX), peer)
         self._callers[sock.fileno()] = caller
-        if _permitted(peer, os.stat(self._listener.path).st_gid):
+        if _permitted(sock, peer, self._listener.gid):
             self.serve(caller)
             return
         log.warning("refused uid %d on %s", peer.uid, self._listener.path)
@@ -139,9 +148,12 @@ class Door:
         self.drop(caller)
 
     def _rest(self) -> None:
-        fd = self._listener.sock.fileno()
-        self._loop.forget(fd)
-        self._loop.after(RESPITE, lambda: self._loop.watch(fd, self._accept))
+        self._loop.forget(self._listener.sock.fileno())
+        self._loop.after(RESPITE, self._rested)
+
+    def _rested(self) -> None:
+        if not self._closed:
+            self._loop.watch(self._listener.sock.fileno(), self._accept)
 
     def _ready(self, caller: Caller) -> None:
         try:
@@ -150,8 +162,11 @@ class Door:
                 raise BadRequest(f"wait for answers: at most {PIPELINE} requests may be sent ahead")
         except ConsoleError as error:  # too long: where the next message begins is not known
             caller.waiting.clear()
+            gone, caller.on_gone = caller.on_gone, None
             caller.refuse(error)
             self.drop(caller)
+            if gone is not None:
+                gone()
             return
         self.serve(caller)
 
@@ -165,11 +180,15 @@ class Door:
             self._handling = False
 
 
-def _permitted(peer: Peer, group: int) -> bool:
-    """Whether a peer may talk to us: root, ourselves, or a user of the socket's group."""
+def _permitted(sock: socket.socket, peer: Peer, group: int) -> bool:
+    """Whether a peer may talk to us: root, ourselves, or a process of the socket's group.
+
+    The kernel tells its groups; asking the user database could block on a network.
+    """
     if peer.uid in (0, os.geteuid()) or peer.gid == group:
         return True
     try:
-        return pwd.getpwuid(peer.uid).pw_name in grp.getgrgid(group).gr_mem
-    except KeyError:
+        groups = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # Python takes no more
+    except OSError:  # it is in more than 256 groups
         return False
+    return group in struct.unpack(f"{len(groups) // 4}I", groups)

@@ -6,7 +6,6 @@
     ├── BadRequest                  bad_request            400   4400   1
     │   ├── UnknownOp               unknown_op             400   4400   1
     │   └── BadVersion              bad_version            400   4400   1
-    ├── NoToken                     no_token               400   4400   1
     ├── BadToken                    bad_token              401   4401   1
     ├── Unauthorized                unauthorized           401   4401   1
     ├── Forbidden                   forbidden              403   4401   1
@@ -21,6 +20,7 @@
     │   ├── SupervisorUnavailable   supervisor_unavailable 503   4503   1
     │   └── LibvirtUnavailable      libvirt_unavailable    503   4503   1
     ├── RelayLost                   relay_lost             502   4412   1
+    ├── Closed                      closed                 410   4411   1
     ├── ConfigError                 config_error           500   4503   1
     └── SetupError                  setup_error            500   4503   1
 
@@ -81,14 +81,6 @@ class BadVersion(BadRequest):
     """The message is of a protocol version that this program does not speak."""
 
     code = "bad_version"
-
-
-class NoToken(ConsoleError):
-    """A connection came without a token."""
-
-    code = "no_token"
-    http = 400
-    close = CloseCode.NO_TOKEN
 
 
 class BadToken(ConsoleError):
@@ -196,6 +188,14 @@ class RelayLost(ConsoleError):
     code = "relay_lost"
     http = 502
     close = CloseCode.RELAY_LOST
+
+
+class Closed(ConsoleError):
+    """The operator closed the session before its client was attached."""
+
+    code = "closed"
+    http = 410
+    close = CloseCode.CLOSED
 
 
 class ConfigError(ConsoleError):

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import select
-import stat
+import socket
 import struct
 import termios
 import threading
@@ -153,10 +153,6 @@ class EventLoop:
             self._served = time.monotonic()
         if self._failure is not None:
             raise self._failure
-
-    def owns(self, fd: int) -> bool:
-        """Whether ``fd`` is one of ours."""
-        return fd in self._handles
 
     def _ready(self, _watch: int, fd: int, events: int, _opaque: object) -> None:
         known = self._handles.get(fd)
@@ -358,7 +354,10 @@ class GuestConsole:
     def _drained(self) -> bool:
         if self._socket < 0:
             return True
-        queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0\0\0\0")
+        try:
+            queued = fcntl.ioctl(self._socket, termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:  # libvirt has closed it and is about to tell us
+            return False
         return bool(struct.unpack("i", queued)[0] == 0)
 
     def send(self, data: bytes) -> int:
@@ -395,17 +394,13 @@ class GuestConsole:
         connection = connect(self._uri)
         with _translated(self._uri), contextlib.suppress(AttributeError):
             connection.setKeepAlive(*KEEPALIVE)
-        new = [
-            fd
-            for inode, fd in _sockets().items()
-            if inode not in before and not self._loop.owns(fd)
-        ]
+        new = [fd for inode, fd in _sockets().items() if inode not in before]
         if not new:
             log.warning("cannot tell which socket leads to libvirt; a hung guest may hang us")
         return connection, min(new, default=-1)
 
-    def _use(self, connection: Any, socket: int) -> None:
-        self._connection, self._socket = connection, socket
+    def _use(self, connection: Any, fd: int) -> None:
+        self._connection, self._socket = connection, fd
         with _translated(self._uri):
             connection.registerCloseCallback(self._loop.guarded(self._dropped), None)
         self._domain = find(connection, self._uuid)
@@ -443,6 +438,9 @@ class GuestConsole:
                 self._opened = self._dial()
             except LibvirtUnavailable as error:
                 self._opened = error
+            except Exception as error:
+                log.exception("connecting to libvirt failed")
+                self._opened = LibvirtUnavailable(str(error))
             os.eventfd_write(self._wake, 1)
 
         self._opening = threading.Thread(target=work, daemon=True)
@@ -525,6 +523,8 @@ class GuestConsole:
         elif code == libvirt.VIR_ERR_OPERATION_INVALID:  # not running, or not any more
             self._say(State.WAITING, "The guest is off; waiting for its start.")
             return
+        elif self._state is State.STARTING:
+            raise LibvirtUnavailable(f"libvirt cannot open the console: {_reason(error)}")
         else:
             log.warning("cannot open the console of %s: %s", self._uuid, _reason(error))
         self._again()
@@ -577,7 +577,11 @@ class GuestConsole:
                 self._say(State.CONNECTED, "The guest runs again.")
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             self._stopped(detail)
+        elif event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
+            self._persistent = True
         elif event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
+            if detail == libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
+                return
             self._persistent = False
             if self._state is State.WAITING:
                 self._on_gone("The guest was removed from this host.")
@@ -623,13 +627,18 @@ _STOPPED = {
 
 
 def _sockets() -> dict[int, int]:
-    """Return this process's sockets: inode (a number may be used again) and descriptor."""
+    """Return this process's sockets that are connected to an address: inode and descriptor.
+
+    A number may be used again, an inode is not. Our own sockets, which come and go meanwhile, are
+    accepted ones or of pairs: their peers have no address.
+    """
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
-            status = os.fstat(int(name))
-            if stat.S_ISSOCK(status.st_mode):
-                found[status.st_ino] = int(name)
+        with contextlib.suppress(OSError):  # no socket, or the listing's own, closed by now
+            inode = os.fstat(int(name)).st_ino
+            with socket.socket(fileno=os.dup(int(name))) as sock:
+                if sock.getpeername():
+                    found[inode] = int(name)
     return found
 
 

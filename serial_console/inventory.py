@@ -24,7 +24,7 @@ from .loop import Loop, Timer
 log = logging.getLogger("supervisor")
 
 ANSWER = 5.0
-"""Seconds that the inventory has for an answer, before it is ended and another is forked."""
+"""Seconds that the inventory has for its next line, before it is ended and another is forked."""
 
 _from_inventory = control.Decoder(control.FromInventory)
 _decoder = control.Decoder(control.ToInventory)
@@ -94,6 +94,7 @@ class Inventory:
         self._asked: dict[int, _Question] = {}
         self._last = 0
         self._stopping = False
+        self._timer: Timer | None = None
 
     def ask(
         self,
@@ -101,13 +102,18 @@ class Inventory:
         answered: Callable[[list[GuestInfo]], None],
         failed: Callable[[ConsoleError], None],
     ) -> None:
-        """Ask something; one of the two callbacks follows, at the latest after ANSWER."""
+        """Ask something; one of the two callbacks follows.
+
+        Raises:
+            Unavailable: the kernel refuses to fork.
+        """
         if self._child is None:
             pid, channel = fork(functools.partial(main, self._config))
             self._child = Child(self._loop, pid, channel, self._on_line, self._on_end)
         self._last += 1
-        timer = self._loop.after(ANSWER, self._child.kill)
-        self._asked[self._last] = _Question(answered, failed, timer)
+        self._asked[self._last] = _Question(answered, failed)
+        if len(self._asked) == 1:
+            self._wait()
         self._child.send(control.encode(question(id=self._last)))
 
     def stop(self) -> None:
@@ -116,8 +122,18 @@ class Inventory:
         if self._child is not None:
             self._child.kill()
 
+    def _wait(self) -> None:
+        """Give it ANSWER from now for its next line, as long as something is asked."""
+        if self._timer is not None:
+            self._timer.cancel()
+        child = self._child
+        self._timer = self._loop.after(ANSWER, child.kill) if child and self._asked else None
+
     def _on_line(self, line: bytes) -> None:
-        message = _from_inventory.decode(line)
+        self._answer(_from_inventory.decode(line))
+        self._wait()
+
+    def _answer(self, message: control.FromInventory) -> None:
         question = self._asked.get(message.id)
         if question is None:
             return
@@ -127,7 +143,6 @@ class Inventory:
             if not message.last:
                 return
         del self._asked[message.id]
-        question.timer.cancel()
         if isinstance(message, control.Failed):
             question.failed(from_wire(message.code, message.message))
         else:
@@ -138,8 +153,8 @@ class Inventory:
             log.warning("the inventory %s; the next question starts another", how)
         self._child = None
         asked, self._asked = self._asked, {}
+        self._wait()
         for question in asked.values():
-            question.timer.cancel()
             question.failed(
                 LibvirtUnavailable("libvirt on this host does not answer; see its log, try again")
             )
@@ -149,5 +164,4 @@ class Inventory:
 class _Question:
     answered: Callable[[list[GuestInfo]], None]
     failed: Callable[[ConsoleError], None]
-    timer: Timer
     found: list[GuestInfo] = field(default_factory=list)

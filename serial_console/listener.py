@@ -21,8 +21,8 @@ def make_directory(path: str, mode: int) -> None:
     try:
         if not os.path.isdir(path):
             os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
-            os.mkdir(path)
-            os.chmod(path, mode)
+            os.mkdir(path, mode)
+            os.chmod(path, mode)  # whatever the umask
     except OSError as error:
         raise SetupError(
             f"cannot make the directory {path}: {os_reason(error)}; "
@@ -65,7 +65,9 @@ class Listener:
             self.sock.close()
             raise
         self.sock.setblocking(False)
-        self._inode = os.stat(path).st_ino
+        status = os.stat(path)
+        self._inode = status.st_ino
+        self.gid = status.st_gid
 
     def _bind(self, mode: int) -> None:
         umask = os.umask(0o777 & ~mode)
@@ -104,8 +106,15 @@ def remove_stale(path: str) -> None:
     """Remove a socket file that nobody listens on any more.
 
     Raises:
-        SetupError: it is not a socket, or somebody answers on it.
+        SetupError: it is not a socket, somebody answers on it, or it is not ours to remove.
     """
+    try:
+        _remove_stale(path)
+    except OSError as error:
+        raise SetupError(f"cannot replace {path}: {os_reason(error)}; remove it by hand") from error
+
+
+def _remove_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise SetupError(f"{path} exists and is not a socket; move it away")

@@ -7,12 +7,14 @@ import logging
 import sys
 import time
 
+from .names import printable
+
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         line = f"{stamp} {record.levelname.lower()} {record.name}[{record.process}]: "
-        return line + " ".join(self.text(record).splitlines())
+        return line + printable(" ".join(self.text(record).splitlines()))
 
     def text(self, record: logging.LogRecord) -> str:
         message = record.getMessage()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import logging
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable
+
+log = logging.getLogger("loop")
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -34,9 +37,14 @@ class Loop:
         self._order = itertools.count()
         self._running = True
 
-    def watch(self, fd: int, callback: Callable[[], None], write: bool = False) -> None:
-        """Call back when ``fd`` is readable (with ``write``: or writable); again to change it."""
-        events = _READ | (_WRITE if write else 0)
+    def watch(
+        self, fd: int, callback: Callable[[], None], *, read: bool = True, write: bool = False
+    ) -> None:
+        """Call back when ``fd`` is readable, or writable; again to change it, neither to stop."""
+        events = (_READ if read else 0) | (_WRITE if write else 0)
+        if not events:
+            self.forget(fd)
+            return
         try:
             key = self._selector.get_key(fd)
         except KeyError:
@@ -80,8 +88,15 @@ class Loop:
         while self._running:
             for key, _ in self._selector.select(self._wait()):
                 if self._running and key.fd in self._selector.get_map():
-                    key.data()
+                    self._call(key.data)
             self._fire()
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        """Call back; a mistake in one callback must not end every session."""
+        try:
+            callback()
+        except Exception:
+            log.exception("a callback failed")
 
     def _wait(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
@@ -96,4 +111,4 @@ class Loop:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
             if callback is not None:
-                callback()
+                self._call(callback)

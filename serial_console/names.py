@@ -39,8 +39,13 @@ def console_socket(directory: str, guest: str, uuid: str, alias: str | None) -> 
     return path
 
 
+def printable(text: str) -> str:
+    """Return the text without characters that a terminal would obey or that UTF-8 cannot have."""
+    clean = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+    return clean.encode("utf-8", "replace").decode("utf-8")
+
+
 def shown(text: str, limit: int = 64) -> str:
     """Make a name fit to be shown in a sentence: no control characters, not endless."""
-    clean = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
-    clean = clean.encode("utf-8", "replace").decode("utf-8")
+    clean = printable(text)
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

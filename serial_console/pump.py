@@ -52,6 +52,18 @@ class Finish:
 
 
 @dataclass
+class _Note:
+    """Where our own words stand in a client's output, counted over the whole session.
+
+    ``skipped``: bytes that they say were skipped, until the event says so too.
+    """
+
+    begin: int
+    end: int
+    skipped: int = 0
+
+
+@dataclass
 class _Client:
     id: str
     mode: str
@@ -60,7 +72,7 @@ class _Client:
     opened: float
     out: bytearray = field(default_factory=bytearray)
     start: int = 0  # where ``out`` begins, counted over the whole session
-    notes: deque[tuple[int, int]] = field(default_factory=deque)  # begin and end of our own words
+    notes: deque[_Note] = field(default_factory=deque)
     at_line_start: bool = True
     progress: float = 0.0
     stalled: bool = False
@@ -110,11 +122,9 @@ class Pump:
         recent = self._recent(replay)
         if recent:
             self._push(new, terminal.SOFT_RESET + recent, now)
-        self._intents.append(
-            Emit(client, StateEvent(state=self.state.value, text=self._state_text))
-        )
-        if self.state is not State.CONNECTED:
-            self._say(new, self._state_text, now)
+        text = "" if self.state is State.CONNECTED else self._state_text  # else it is old news
+        self._intents.append(Emit(client, StateEvent(state=self.state.value, text=text)))
+        self._say(new, text, now)
 
     def detach(self, client: str) -> ClientInfo:
         """Forget a client. Its input that the guest did not take is discarded and counted."""
@@ -171,10 +181,10 @@ class Pump:
         one = self._clients[client]
         if one.gap:
             mark = terminal.notice(f"{one.gap} bytes of output skipped", at_line_start=False)
-            one.out[:0] = mark
-            one.start -= len(mark)
-            one.notes.appendleft((one.start, one.start + len(mark)))
-            self._intents.append(Emit(client, SkippedEvent(bytes=one.gap)))
+            at = 0
+            if one.notes and one.notes[0].begin < one.start:  # after what is half said
+                at = one.notes[0].end - one.start
+            self._insert(one, at, mark)
             one.gap = 0
         return memoryview(one.out)[:65536]
 
@@ -245,7 +255,7 @@ class Pump:
         self._input_since = now
         if self._held and not self._input:
             self._held = False
-            self._emit_all(HeldEvent(bytes=0))
+            self._emit_held(0)
 
     # ---- events and time
 
@@ -286,9 +296,10 @@ class Pump:
                 self._tick_idle(client, now)
         if self._input and not self._held and now >= self._held_at():
             self._held = True
-            self._emit_all(HeldEvent(bytes=self._input_bytes))
+            self._emit_held(self._input_bytes)
             for client in self._clients.values():
-                self._say(client, "The guest takes no input now: what you type is held.", now)
+                if client.mode == "rw":
+                    self._say(client, "The guest takes no input now: what you type is held.", now)
 
     def deadline(self) -> float | None:
         """Return when the next tick is due, or None."""
@@ -342,32 +353,57 @@ class Pump:
             reason = "Too slow: output would have been skipped, and this client shows no notices."
             self.finish(client.id, CloseCode.TOO_SLOW, reason, now)
             return
-        end = client.start + excess
+        notes = client.notes
+        half = notes[0] if notes and notes[0].begin < client.start else None
+        keep = half.end - client.start if half else 0  # what is half said is said to its end
+        begin = client.start + keep
+        end = begin + excess
         ours = 0
-        for begin, stop in client.notes:
-            if begin < end:  # dropped whole, and not counted: the guest did not print it
-                end = max(end, stop)
-                ours += stop - max(begin, client.start)
-        dropped = end - client.start - ours
-        self._advance(client, end - client.start)
-        client.gap += dropped
-        client.skipped += dropped
+        for note in [one for one in notes if begin <= one.begin < end]:
+            end = max(end, note.end)  # our own words go whole and are not counted
+            ours += note.end - note.begin
+            client.gap += note.skipped
+            notes.remove(note)
+        dropped = end - begin
+        del client.out[keep : keep + dropped]
+        client.start += dropped
+        if half:
+            half.begin += dropped
+            half.end += dropped
+        client.gap += dropped - ours
+        client.skipped += dropped - ours
+
+    def _insert(self, client: _Client, at: int, mark: bytes) -> None:
+        """Put a gap mark into the queue; what stands before it moves towards the front."""
+        client.out[at:at] = mark
+        client.start -= len(mark)
+        if at:
+            client.notes[0].begin -= len(mark)
+            client.notes[0].end -= len(mark)
+        begin = client.start + at
+        client.notes.insert(1 if at else 0, _Note(begin, begin + len(mark), client.gap))
 
     def _advance(self, client: _Client, count: int) -> None:
+        """Note that the first bytes of the queue have been taken."""
         del client.out[:count]
         client.start += count
-        while client.notes and client.notes[0][1] <= client.start:
+        for note in client.notes:
+            if note.skipped and note.begin < client.start:
+                self._intents.append(Emit(client.id, SkippedEvent(bytes=note.skipped)))
+                note.skipped = 0
+        while client.notes and client.notes[0].end <= client.start:
             client.notes.popleft()
 
     def _say(self, client: _Client, text: str, now: float) -> None:
         if client.notices and text:
             note = terminal.notice(text, client.at_line_start)
             begin = client.start + len(client.out)
-            client.notes.append((begin, begin + len(note)))
+            client.notes.append(_Note(begin, begin + len(note)))
             self._push(client, note, now)
 
-    def _emit_all(self, event: Message) -> None:
-        self._intents += [Emit(client, event) for client in self._clients]
+    def _emit_held(self, count: int) -> None:
+        event = HeldEvent(bytes=count)
+        self._intents += [Emit(one.id, event) for one in self._clients.values() if one.mode == "rw"]
 
     def _discard_input(self, client: str) -> None:
         kept = deque(item for item in self._input if item[0] != client)
@@ -380,7 +416,7 @@ class Pump:
         self._input_bytes -= dropped
         if self._held and not kept:
             self._held = False
-            self._emit_all(HeldEvent(bytes=0))
+            self._emit_held(0)
 
     def _recent(self, limit: int) -> bytes:
         recent = bytes(self._ring[-limit:]) if limit else b""

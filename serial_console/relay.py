@@ -21,7 +21,7 @@ from .config import Config
 from .control import State
 from .errors import CloseCode, ConsoleError
 from .listener import Listener
-from .pump import Emit, Finish, Pump
+from .pump import Finish, Pump
 
 log = logging.getLogger("relay")
 
@@ -32,6 +32,8 @@ BUSY = 2.0
 long as a stream that was just closed may take to be gone."""
 LAST_WORDS = 1.0
 """Seconds at most for telling the supervisor how the last session ended."""
+LAST_OUTPUT = 1.0
+"""Seconds at most for a client whose session ends to take what the guest printed before."""
 DRAIN = (0.001, 0.05)
 """First and longest pause in seconds between two looks whether libvirtd has read the last packet;
 no event tells it."""
@@ -55,8 +57,10 @@ class Spec:
 class _Client:
     admit: control.Admit
     back: Channel | None
-    deadline: float
+    deadline: float  # to connect; once it is ``ending``: to take what it is still to be shown
     sock: socket.socket | None = None
+    full: bool = False  # its socket took nothing the last time
+    ending: Finish | None = None
 
     @property
     def id(self) -> str:
@@ -164,6 +168,8 @@ class _Relay:
 
     def _on_message(self, message: control.ToRelay, channel: Channel) -> None:
         match message:
+            case control.Admit() if self._done:
+                pass  # too late: the supervisor sees us end and forks another for this client
             case control.Admit():
                 back = None
                 if message.events:
@@ -196,7 +202,6 @@ class _Relay:
             self._use_channel(Channel(sock, fds=True))
             self._tell(
                 control.Adopt(
-                    pid=os.getpid(),
                     guest=self._spec.guest,
                     uuid=self._spec.uuid,
                     console=self._spec.console,
@@ -220,12 +225,11 @@ class _Relay:
         sock.setblocking(False)
         admit = client.admit
         if admit.takeover:
-            for other in self._clients.values():
-                if other is not client and other.admit.session.mode == "rw" and other.sock:
-                    by = names.shown(admit.session.user) or "another user"
-                    self._pump.finish(
-                        other.id, CloseCode.TAKEN_OVER, f"{by} has taken over this console.", now
-                    )
+            by = names.shown(admit.session.user) or "another user"
+            for other in list(self._clients.values()):
+                if other is not client and other.admit.session.mode == "rw":
+                    reason = f"{by} has taken over this console."
+                    self._end(other, CloseCode.TAKEN_OVER, reason)
         client.sock = sock
         self._pump.attach(
             client.id,
@@ -244,6 +248,8 @@ class _Relay:
         sock = client.sock
         if sock is None:
             return
+        if events & select.POLLOUT:
+            client.full = False
         if events & select.POLLIN and self._pump.wants_input(client.id):
             try:
                 data = sock.recv(65536)
@@ -268,14 +274,15 @@ class _Relay:
                 self._close(client, CloseCode.ENDED, "The token's holder did not connect in time.")
         self._pump.tick(now)
         self._to_guest(now)
+        self._carry_out(now)
         for client in list(self._clients.values()):
             self._to_client(client, now)
-        for intent in self._pump.intents():
-            self._carry_out(intent)
-        if self._channel is not None:
-            events = select.POLLIN | (select.POLLOUT if self._channel.pending else 0)
-            self._loop.want(self._channel.fileno(), events)
-        due = [one.deadline for one in self._clients.values() if one.sock is None]
+        self._carry_out(now)
+        for client in list(self._clients.values()):
+            end = client.ending
+            if end and (now >= client.deadline or not self._pump.has_output(client.id)):
+                self._close(client, end.code, end.reason)
+        due = [one.deadline for one in self._clients.values() if not one.sock or one.ending]
         deadline = self._pump.deadline()
         if deadline is not None:
             due.append(deadline)
@@ -283,7 +290,7 @@ class _Relay:
         for client in self._clients.values():
             if client.sock is not None:
                 events = select.POLLIN if self._pump.wants_input(client.id) else 0
-                events |= select.POLLOUT if self._pump.has_output(client.id) else 0
+                events |= select.POLLOUT if client.full else 0
                 self._loop.want(client.sock.fileno(), events)
 
     def _to_guest(self, now: float) -> None:
@@ -293,34 +300,36 @@ class _Relay:
                 self._pause = min(self._pause * 2, DRAIN[1])
                 return
             count = self._console.send(packet)
-            if count:
-                self._pump.sent(count, now)
+            if not count:
+                self._drain.set(DRAIN[1])
+                return
+            self._pump.sent(count, now)
         self._pause = DRAIN[0]
         self._drain.set(None)
 
     def _to_client(self, client: _Client, now: float) -> None:
-        while client.sock is not None and self._pump.has_output(client.id):
+        while client.sock and not client.full and self._pump.has_output(client.id):
             try:
                 with self._pump.to_client(client.id) as waiting:
                     count = client.sock.send(waiting)
             except (BlockingIOError, InterruptedError):
+                client.full = True
                 return
             except OSError:
                 self._gone(client)
                 return
             self._pump.took(client.id, count, now)
 
-    def _carry_out(self, intent: Emit | Finish) -> None:
-        client = self._clients.get(intent.client)
-        if client is None:
-            return
-        if isinstance(intent, Emit):
-            if client.back is not None:
+    def _carry_out(self, now: float) -> None:
+        for intent in self._pump.intents():
+            client = self._clients.get(intent.client)
+            if client is None:
+                continue
+            if isinstance(intent, Finish):
+                client.ending = intent
+                client.deadline = now + LAST_OUTPUT
+            elif client.back is not None:
                 client.back.send(control.encode(intent.event))
-            return
-        self._to_client(client, time.monotonic())
-        if intent.client in self._clients:
-            self._close(client, intent.code, intent.reason)
 
     # ---- ends
 
@@ -352,6 +361,8 @@ class _Relay:
             self._loop.forget(client.sock.fileno())
             _close_read(client.sock)
         closed = control.Closed(code=code, reason=reason, client=figures)
+        if self._channel is None:
+            log.info("session %s closed, no supervisor: %d %s", client.id, code, reason)
         if self._clients:
             self._tell(closed)
         else:  # told when path and console are free, so that the next relay finds them so

@@ -181,6 +181,8 @@ def _is_from(client: str, address: str) -> bool:
     """Whether a client, ``host:port`` or ``[v6]:port`` as the gateway sees it, has an address."""
     host = client.rpartition(":")[0].strip("[]")
     try:
-        return ipaddress.ip_address(host) == ipaddress.ip_address(address)
+        seen = ipaddress.ip_address(host)
+        mapped = seen.ipv4_mapped if isinstance(seen, ipaddress.IPv6Address) else None
+        return (mapped or seen) == ipaddress.ip_address(address)
     except ValueError:
         return False

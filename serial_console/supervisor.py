@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from . import control, names, relay
 from . import log as logs
 from .admin import Admin
-from .channel import Channel
+from .channel import Channel, peer_of
 from .child import Child, fork
 from .config import Config
 from .control import SessionInfo
@@ -29,6 +29,7 @@ from .door import Caller, Door
 from .errors import (
     BadToken,
     CloseCode,
+    Closed,
     ConsoleError,
     Forbidden,
     LibvirtUnavailable,
@@ -114,8 +115,8 @@ class _Supervisor:
                 doors.callback(door.close)
                 self._doors.append(door)
             doors.pop_all()
-        self._adopt()
         self.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self._on_signal)
+        self._adopt()
         log.info("serving %s, %d sessions adopted", paths.control, len(self._table))
 
     # ---- redeem.sock
@@ -162,9 +163,11 @@ class _Supervisor:
         found = self._relays.get(key)
         if found is not None:
             return found
-        path = names.console_socket(
-            self._config.paths.consoles, grant.guest, grant.uuid, grant.alias
-        )
+        directory = self._config.paths.consoles
+        path = names.console_socket(directory, grant.guest, grant.uuid, grant.alias)
+        if any(one.path == path for one in self._children.values()):
+            # Of a guest that had this name, or that is named like this one's UUID.
+            path = names.console_socket(directory, f"{grant.uuid}+", grant.uuid, grant.alias)
         new = Relay(secrets.token_hex(8), grant.guest, grant.uuid, grant.console, path)
         spec = relay.Spec(new.id, grant.guest, grant.uuid, grant.console, grant.alias, path)
         pid, channel = fork(functools.partial(relay.main, spec, self._config))
@@ -277,7 +280,7 @@ class _Supervisor:
                 session = which.sessions[message.client.session]
                 session.figures = message.client
                 session.log_closed(message.code, message.reason)
-                self._table.remove(session)
+                self._refuse(session, Closed(message.reason))  # if it was not answered yet
                 if not which.sessions:
                     self._retire(which)
             case control.Report():
@@ -331,6 +334,9 @@ class _Supervisor:
 
     def _end(self, session: Session, code: CloseCode, reason: str) -> None:
         """Have a session ended by its relay, or with its relay if that does not answer."""
+        if session.admission is not None and not session.admission.sent:
+            self._refuse(session, Closed(reason))
+            return
         self._tell(session.relay, control.End(session=session.info.id, code=code, reason=reason))
         self.loop.after(OBEY, lambda: self._insist(session))
 
@@ -350,7 +356,7 @@ class _Supervisor:
             adopted = _greeting(path)
             if adopted is None:
                 continue
-            channel, greeting, line = adopted
+            channel, pid, greeting, line = adopted
             which = Relay(
                 name.removesuffix(".sock"),
                 greeting.guest,
@@ -359,9 +365,9 @@ class _Supervisor:
                 greeting.path,
             )
             try:
-                self._take_on(which, greeting.pid, channel)
-            except ProcessLookupError:
-                channel.close()
+                self._take_on(which, pid, channel)
+            except ConsoleError as error:
+                log.warning("cannot adopt %s: %s", path, error)
                 continue
             self._on_relay(which, line)
         alive = {one.path for one in self._relays.values()}
@@ -451,7 +457,7 @@ class _Reports:
     timer: Timer | None = None
 
 
-def _greeting(path: str) -> tuple[Channel, control.Adopt, bytes] | None:
+def _greeting(path: str) -> tuple[Channel, int, control.Adopt, bytes] | None:
     """Ask a relay that was there before us who it is; None if it is dead, or no relay."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -461,7 +467,7 @@ def _greeting(path: str) -> tuple[Channel, control.Adopt, bytes] | None:
         greeting = _from_relay.decode(line)
         if not isinstance(greeting, control.Adopt):
             raise Forbidden("no greeting")
-        return Channel(sock), greeting, line
+        return Channel(sock), peer_of(sock).pid, greeting, line
     except ConnectionRefusedError:
         sock.close()
         with contextlib.suppress(ConsoleError):

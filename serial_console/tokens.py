@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .control import Mode
 from .errors import BadToken, LimitReached, NoSuchToken
 from .names import shown
 
@@ -35,7 +36,7 @@ class Grant:
     uuid: str
     alias: str | None
     console: str
-    mode: str
+    mode: Mode
     user: str
     takeover: bool
     notices: bool
@@ -95,15 +96,16 @@ class MemoryStore:
         self._reserved.discard(grant.id)
 
     def consume(self, grant: Grant) -> None:
-        """End the life of a reserved token.
+        """End the life of a reserved token; it counts that it was alive when it was reserved.
 
         Raises:
-            BadToken: it was revoked or has expired meanwhile.
+            BadToken: it was revoked meanwhile.
         """
         self._reserved.discard(grant.id)
         digest = self._find(grant.id)
-        if digest is None or self._grants.pop(digest)[0] <= self._clock():
+        if digest is None:
             raise BadToken(_BAD)
+        del self._grants[digest]
 
     def revoke(self, token_id: str) -> None:
         """Make a token useless.
@@ -121,8 +123,9 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._clock()
-        for key in [key for key, (end, _) in self._grants.items() if end <= now]:
-            del self._grants[key]
+        for key, (end, grant) in list(self._grants.items()):
+            if end <= now and grant.id not in self._reserved:
+                del self._grants[key]
 
 
 def _digest(token: str) -> bytes:

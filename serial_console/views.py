@@ -17,9 +17,6 @@ import msgspec
 from .config import Config, address
 from .errors import SupervisorUnavailable
 
-TTL_MAX = 86400
-"""Seconds that a token may be asked to live: a day."""
-
 View = TypeVar("View")
 
 

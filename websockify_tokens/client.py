@@ -100,6 +100,8 @@ def redeem(
             buffer += data
         line, _, rest = buffer.partition(b"\n")
         answer = json.loads(line)
+        if answer.get("op") == "end":  # the relay's last event overtook the supervisor's answer
+            raise RefusedError(int(answer["code"]), str(answer["reason"]))
         if not answer.get("ok"):
             raise RefusedError(int(answer["close"]), str(answer["message"]))
         return str(answer["path"]), WayBack(sock, rest)

@@ -48,6 +48,7 @@ class Ended(Exception):
     Attributes:
         by_client: the client closed or is gone; it will not answer our close frame.
         unsent: what is to be sent before the close frame.
+        reader: what reads the client's frames, maybe within one.
     """
 
     def __init__(self, code: int, reason: str, *, by_client: bool = False) -> None:
@@ -56,6 +57,7 @@ class Ended(Exception):
         self.reason = reason
         self.by_client = by_client
         self.unsent = b""
+        self.reader = frames.Reader()
 
 
 class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
@@ -169,12 +171,12 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             try:
                 relay.connect(path)
             except OSError:
-                raise Ended(RELAY_LOST, "The relay of this console is gone; try again.") from None
+                raise _end_of(back) from None
             pump = _Pump(browser, relay, back, self.server.heartbeat)
             try:
                 pump.run()
             except Ended as end:
-                end.unsent = pump.unsent
+                end.unsent, end.reader = pump.unsent, pump.reader
                 raise
 
 
@@ -188,7 +190,7 @@ class _Pump:
         self._relay = relay
         self._back = back
         self._heartbeat = heartbeat
-        self._frames = frames.Reader()
+        self.reader = frames.Reader()
         self._to_client = bytearray()
         self._to_relay = bytearray()
         self._end: Ended | None = None
@@ -259,7 +261,7 @@ class _Pump:
         except OSError:
             data = b""
         if not data:
-            raise self._how_it_ended()
+            raise self._end or _end_of(self._back)
         self._to_client += frames.frame(frames.BINARY, data)
 
     def _read_client(self) -> None:
@@ -271,7 +273,7 @@ class _Pump:
             if not data:
                 raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
             try:
-                pieces = self._frames.feed(data)
+                pieces = self.reader.feed(data)
             except frames.FrameError as error:
                 raise Ended(frames.PROTOCOL_ERROR, f"WebSocket protocol error: {error}.") from None
             for opcode, payload in pieces:
@@ -300,30 +302,37 @@ class _Pump:
                 del self._to_client[: self._client.send(self._to_client)]
 
     def _read_back(self) -> None:
-        for event in self._back.events():
-            if event.get("op") == "end":
-                self._end = Ended(int(event["code"]), str(event["reason"]))
+        self._end = _end_in(self._back.events()) or self._end
 
-    def _how_it_ended(self) -> Ended:
-        """The relay closed its socket: it said why on the way back, unless it died."""
-        deadline = time.monotonic() + END_EVENT
-        while self._end is None and not self._back.ended and time.monotonic() < deadline:
-            select.select([self._back], [], [], deadline - time.monotonic())
-            self._read_back()
-        return self._end or Ended(RELAY_LOST, "The relay of this console was lost; connect again.")
+
+def _end_in(events: list[dict[str, Any]]) -> Ended | None:
+    for event in events:
+        if event.get("op") == "end":
+            return Ended(int(event["code"]), str(event["reason"]))
+    return None
+
+
+def _end_of(back: WayBack) -> Ended:
+    """The relay has closed its socket: it said why on the way back, unless it died."""
+    deadline = time.monotonic() + END_EVENT
+    while not back.ended and time.monotonic() < deadline:
+        select.select([back], [], [], max(0.0, deadline - time.monotonic()))
+        end = _end_in(back.events())
+        if end is not None:
+            return end
+    return Ended(RELAY_LOST, "The relay of this console was lost; connect again.")
 
 
 def _close(client: socket.socket, end: Ended) -> None:
     """Send what was half sent and the close frame, and wait a moment for the client's own."""
     deadline = time.monotonic() + CLOSE_REPLY
     client.settimeout(CLOSE_REPLY)
-    reader = frames.Reader()
     with contextlib.suppress(OSError, frames.FrameError):
         client.sendall(end.unsent + frames.close_frame(end.code, end.reason))
         while not end.by_client and (left := deadline - time.monotonic()) > 0:
             client.settimeout(left)
             data = client.recv(CHUNK)
-            if not data or any(op == frames.CLOSE for op, _ in reader.feed(data)):
+            if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
                 break
         client.shutdown(socket.SHUT_RDWR)
 

@@ -55,7 +55,8 @@ def find(path: str, web: str, connect_origins: list[str]) -> tuple[str, bytes] |
 
 def headers(connect_origins: list[str]) -> list[tuple[str, str]]:
     """Return the security headers of every answer."""
-    connect = " ".join(["'self'", "ws:", "wss:", *connect_origins])
+    others = [*connect_origins, *(one.replace("http", "ws", 1) for one in connect_origins)]
+    connect = " ".join(["'self'", *others])
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         f"font-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; "

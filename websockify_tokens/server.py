@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
+import resource
 import signal
 import socket as sockets
 from dataclasses import dataclass, field
@@ -13,6 +14,11 @@ from websockify.websocketproxy import WebSocketProxy
 
 from . import ConsoleTokens
 from .handler import ConsoleRequestHandler
+
+HANDSHAKE = 10.0
+"""Seconds for each step of TLS and HTTP before a client is connected."""
+DESCRIPTORS = 65536
+"""Descriptors that the gateway asks for: two a connection."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,10 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         # websockify would change into its web directory and serve what is there.
         self.web = settings.web
         self.only_upgrade = False
-        self.allowed_origins = settings.allowed_origins
+        self.cert = settings.tls_cert  # websockify makes "" its working directory
+        self.allowed_origins = [origin_of(one) for one in settings.allowed_origins]
         self.connect_origins = settings.connect_origins
-        url = urlsplit(settings.public_url)
-        self.public_origin = f"{url.scheme}://{url.netloc}" if settings.public_url else ""
+        self.public_origin = origin_of(settings.public_url) if settings.public_url else ""
 
     def socket(self, *_args: Any, **_kwargs: Any) -> sockets.socket:
         """Return the listening socket: websockify's own would exit with 0 on a port in use."""
@@ -84,9 +90,16 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._listening.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, TimeoutError):
-            super().top_new_client(startsock, address)
+        # websockify waits with select, which takes no descriptor over 1023, and the parent holds
+        # two for each of its children.
+        high = startsock.detach()
+        sockets.close(self._listening.detach())
+        os.closerange(3, high)
+        os.dup2(high, 3)
+        os.closerange(4, high + 1)
+        client = sockets.socket(fileno=3)
+        client.settimeout(HANDSHAKE)
+        super().top_new_client(client, address)
 
 
 def serve(settings: Settings) -> None:
@@ -95,7 +108,16 @@ def serve(settings: Settings) -> None:
     Raises:
         OSError: the address cannot be bound.
     """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
     ConsoleProxy(settings).start_server()
+
+
+def origin_of(url: str) -> str:
+    """Return a URL's origin as a browser writes it: lower case, without a default port."""
+    parts = urlsplit(url)
+    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(port)}"
 
 
 def listen(host: str, port: int) -> sockets.socket:

@@ -77,6 +77,7 @@ def test_limits(limits: dict[str, int], changes: dict[str, object]) -> None:
     [
         ("192.0.2.7:4000", "192.0.2.7", True),
         ("[2001:db8::7]:4000", "2001:DB8:0::7", True),
+        ("[::ffff:192.0.2.7]:4000", "192.0.2.7", True),
         ("192.0.2.70:4000", "192.0.2.7", False),
         ("", "192.0.2.7", False),  # a stock websockify tells no address
         ("local", "192.0.2.7", False),
