@@ -236,6 +236,7 @@ class _Supervisor:
             self._tokens.release(admission.grant)
             log.info("refused %s: %s", admission.grant.shown(), error)
             admission.caller.refuse(error)
+        self._end_unneeded(session.relay)
 
     def _late(self, session: Session, error: ConsoleError) -> None:
         if session.relay.ready:
@@ -255,6 +256,13 @@ class _Supervisor:
         if admission.sent:
             self._end(session, CloseCode.ENDED, "The client is gone.")
         self._table.remove(session)
+        self._end_unneeded(session.relay)
+
+    def _end_unneeded(self, which: Relay) -> None:
+        """A relay that nobody waits for any more need not go on waiting for libvirt."""
+        if not which.ready and not which.sessions:
+            self._retire(which)
+            which.child.kill()
 
     # ---- relays
 

@@ -1,5 +1,6 @@
 """redeem.sock and admin.sock: what is sent there, by whom, and what stands in their way."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
+import psutil
 import pytest
 
 from tests import rig
@@ -21,6 +24,10 @@ MESSAGES = {
     "not an object": (b"[1]\n", "bad_request"),
     "not UTF-8": (b'{"v": 1, "op": "\xff"}\n', "bad_request"),
     "deeply nested": (b"[" * 4000 + b"\n", "bad_request"),
+    "deeply nested field": (
+        b'{"v": 1, "op": "redeem", "x": ' + b"[" * 2000 + b"}\n",
+        "bad_request",
+    ),
     "NUL": (b"\0" * 100 + b"\n", "bad_request"),
     "no version": (b'{"op": "health"}\n', "bad_request"),
     "no op": (b'{"v": 1}\n', "bad_request"),
@@ -53,6 +60,56 @@ def test_a_bad_message_is_answered_and_nobody_else_suffers(shared, door, what):
     assert (answer["v"], answer["ok"], answer["code"]) == (1, False, code)
     assert answer["message"]
     assert shared.ask("health")["ok"]
+
+
+def test_a_redeemer_that_goes_mad_before_its_answer_costs_nobody_anything(
+    stack, libvirtd, echo_guest
+):
+    token = stack.token(echo_guest.uuid, ttl=60)
+    stack.token(echo_guest.uuid)  # the inventory is connected
+    libvirtd.freeze()  # so that the relay takes its time
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(stack.redeem_path)
+            redeem = {"v": 1, "op": "redeem", "token": token, "events": True}
+            sock.sendall(json.dumps(redeem).encode() + b"\n" * 20)
+            assert json.loads(sock.makefile("rb").readline())["code"] == "bad_request"
+    finally:
+        libvirtd.thaw()
+    with stack.connect(token) as terminal:
+        terminal.send(b"x")
+        terminal.read_until(b"x")
+
+
+def test_a_caller_that_asks_and_never_reads_costs_no_processor_time(stack):
+    supervisor = psutil.Process(stack.pid("supervisor"))
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(stack.admin_path)
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(b"nonsense\n" * 8)
+        sock.shutdown(socket.SHUT_WR)
+        assert stack.ask("health")["ok"]
+        before = supervisor.cpu_times()
+        time.sleep(0.5)  # what is measured
+        after = supervisor.cpu_times()
+        assert after.user + after.system - before.user - before.system < 0.1
+        assert stack.ask("health")["ok"]
+
+
+def test_a_session_that_is_closed_before_it_is_open_does_not_open(stack, libvirtd, echo_guest):
+    token = stack.token(echo_guest.uuid, ttl=60)
+    libvirtd.freeze()
+    try:
+        with stack.connect(token) as terminal:
+            (session,) = stack.wait_sessions("starting")
+            assert stack.ask("close", id=session["id"])["closed"] == 1
+            assert terminal.ended()[0] == 4411
+            stack.wait_free()
+    finally:
+        libvirtd.thaw()
 
 
 @pytest.mark.parametrize("what", WRONG_FIELDS)

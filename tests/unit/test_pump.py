@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -331,8 +332,12 @@ def test_any_interleaving_keeps_order_bounds_and_accounting(steps: list[tuple[st
     assert taken == typed
     info = p.info("a", now)
     assert info.bytes_out == len(got)
-    ours = sum(len(line) for line in _notices(got))
-    assert len(got) - ours == printed - info.skipped
+    ours = _notices(got)
+    assert len(got) - sum(map(len, ours)) == printed - info.skipped
+    shown = re.findall(rb"\[(\d+) bytes of output skipped\]", b"".join(ours))
+    assert sum(map(int, shown)) == info.skipped
+    told = [one.bytes for one in events(p) if isinstance(one, control.SkippedEvent)]
+    assert sum(told) == info.skipped
 
 
 def _pattern(start: int, size: int) -> bytes:
