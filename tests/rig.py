@@ -41,11 +41,26 @@ READY = {"echo": b"ready\r\n", "linux": b"login: "}
 """What each kind of guest says on its first console when it takes input."""
 
 
+NOBODY = 65534
+MAY_READ = "dac_read_search"
+
+
 def missing(why: str) -> NoReturn:
     """Skip the test for want of a prerequisite; where CI is set, fail it."""
     if os.environ.get("CI", "").lower() in ("", "0", "false"):
         pytest.skip(why)
     pytest.fail(f"missing prerequisite: {why}", pytrace=False)
+
+
+def as_another(command: Sequence[str]) -> list[str]:
+    """Return the command as run by another user, who may read everything and write nothing of ours.
+
+    Only root can do that. Reading is left to it so that a checkout which only root may enter does.
+    """
+    if os.geteuid() != 0:
+        missing("root, to act as another user")
+    uid = f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"
+    return ["setpriv", *uid, f"--inh-caps=+{MAY_READ}", f"--ambient-caps=+{MAY_READ}", *command]
 
 
 def noise() -> bytes:

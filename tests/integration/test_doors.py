@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +16,6 @@ import pytest
 from tests import rig
 from tests import stack as stacks
 
-NOBODY = 65534
 MESSAGES = {
     "not JSON": (b"hello\n", "bad_request"),
     "empty": (b"\n", "bad_request"),
@@ -186,16 +184,12 @@ with socket.socket(socket.AF_UNIX) as sock:
 """
 
 
-def connect_as_another(path, message, **options):
-    """Have another process connect and send a line; return what it got."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", CONNECT, path, message],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        cwd="/",
-        **options,
-    )
+def connect_as_another(path, message, *, user=False):
+    """Have another process, maybe another user's, connect and send a line; return what it got."""
+    command = [sys.executable, "-I", "-S", "-c", CONNECT, path, message]
+    if user:
+        command = rig.as_another(command)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd="/")
     return done.stdout, done.stderr
 
 
@@ -222,42 +216,30 @@ def test_only_the_process_that_redeemed_may_connect(stack, echo_guest):
 
 
 def test_another_user_is_refused(stack, echo_guest):
-    if os.geteuid() != 0:
-        rig.missing("root, to act as another user")
     health = json.dumps({"v": 1, "op": "health"})
     for path in (stack.redeem_path, stack.admin_path):
         assert os.stat(path).st_mode & 0o777 == 0o660
-        said, complaint = connect_as_another(path, health, user=NOBODY, group=NOBODY)
+        said, complaint = connect_as_another(path, health, user=True)
         assert said == ""
         assert "PermissionError" in complaint
         os.chmod(path, 0o666)  # an operator's mistake
-        said, _ = connect_as_another(path, health, user=NOBODY, group=NOBODY)
+        said, _ = connect_as_another(path, health, user=True)
         assert json.loads(said)["code"] == "forbidden"
-    config = shutil.copy(stack.config, stack.run_dir)
-    done = subprocess.run(
-        [stack.program[0], "--config", config, "sessions"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        cwd="/",
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-    )
-    os.unlink(config)
+    command = rig.as_another([*stack.program, "sessions"])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd="/")
     assert done.returncode == 1
-    assert f"uid {NOBODY} may not use this socket" in done.stderr
+    assert f"uid {rig.NOBODY} may not use this socket" in done.stderr
     with stack.open(echo_guest.uuid):
         stack.wait_sessions("connected")
         (path,) = rig.files_below(stack.consoles)
         assert os.stat(path).st_mode & 0o777 == 0o660
         os.chmod(path, 0o666)
-        said, _ = connect_as_another(path, "x", user=NOBODY, group=NOBODY)
+        said, _ = connect_as_another(path, "x", user=True)
         assert said == ""
         for path in rig.files_below(os.path.join(stack.control, "relays")):
             os.chmod(os.path.dirname(path), 0o755)
             os.chmod(path, 0o666)
-            said, _ = connect_as_another(path, "x", user=NOBODY, group=NOBODY)
+            said, _ = connect_as_another(path, "x", user=True)
             assert said == ""
         stack.wait_sessions("connected")
     stack.wait_free()
