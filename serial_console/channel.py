@@ -221,7 +221,8 @@ def ask(sock: socket.socket, request: Message) -> tuple[dict[str, Any], Lines]:
     """
     lines = Lines(LISTING_MAX)
     try:
-        sock.sendall(encode(request))
+        with contextlib.suppress(BrokenPipeError):  # it may have said no before it was asked
+            sock.sendall(encode(request))
         while (line := lines.next()) is None:
             data = sock.recv(LISTING_MAX)
             if not data:

@@ -91,7 +91,8 @@ def redeem(
     try:
         sock.settimeout(TIMEOUT)
         sock.connect(source)
-        sock.sendall(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it may have said no before it was asked
+            sock.sendall(json.dumps(request).encode() + b"\n")
         buffer = b""
         while b"\n" not in buffer:
             data = sock.recv(ANSWER_MAX)

@@ -17,6 +17,7 @@ from serial_console.errors import (
     BadRequest,
     BadVersion,
     ConsoleError,
+    Forbidden,
     InUse,
     NoSuchGuest,
     SupervisorUnavailable,
@@ -226,3 +227,17 @@ def test_the_kernel_tells_who_is_there() -> None:
     with ours, theirs:
         peer = channel.peer_of(ours)
     assert (peer.pid, peer.uid) == (os.getpid(), os.geteuid())
+
+
+def test_a_refusal_that_comes_before_the_question_is_heard(run_dir: str) -> None:
+    path = f"{run_dir}/admin.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        with channel.connect(path, 5.0) as ours:
+            theirs, _ = listening.accept()
+            with theirs:
+                theirs.sendall(control.refusal(Forbidden("not you")))
+            with pytest.raises(Forbidden, match="not you"):
+                channel.ask(ours, control.Health())
+    os.unlink(path)
