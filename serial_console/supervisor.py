@@ -165,7 +165,7 @@ class _Supervisor:
             return found
         directory = self._config.paths.consoles
         path = names.console_socket(directory, grant.guest, grant.uuid, grant.alias)
-        if any(one.path == path for one in self._children.values()):
+        if any(one.path == path and one.key != key for one in self._children.values()):
             # Of a guest that had this name, or that is named like this one's UUID.
             path = names.console_socket(directory, f"{grant.uuid}+", grant.uuid, grant.alias)
         new = Relay(secrets.token_hex(8), grant.guest, grant.uuid, grant.console, path)
