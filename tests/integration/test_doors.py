@@ -73,7 +73,9 @@ def test_a_redeemer_that_goes_mad_before_its_answer_costs_nobody_anything(
             sock.settimeout(10)
             sock.connect(stack.redeem_path)
             redeem = {"v": 1, "op": "redeem", "token": token, "events": True}
-            sock.sendall(json.dumps(redeem).encode() + b"\n" * 20)
+            sock.sendall(json.dumps(redeem).encode() + b"\n")
+            stack.wait_sessions("starting")
+            sock.sendall(b"\n" * 20)
             assert json.loads(sock.makefile("rb").readline())["code"] == "bad_request"
     finally:
         libvirtd.thaw()

@@ -52,3 +52,19 @@ def test_the_plugin_knows_nothing_of_the_rest() -> None:
         for module in imports(path):
             top = module.split(".")[0]
             assert top in {"", "websockify", *sys.stdlib_module_names}, f"{path}: {module}"
+
+
+def test_imports_point_one_way() -> None:
+    """No module of ours needs, by whatever way, one that needs it; lazy imports count too."""
+    package = os.path.join(ROOT, "serial_console")
+    names = {name[:-3] for name in os.listdir(package) if name.endswith(".py")} - {"__init__"}
+    left = {}
+    for name in names:
+        with open(os.path.join(package, name + ".py"), encoding="utf-8") as file:
+            lines = re.findall(r"^\s*from \.(\w*) import ([^\n(]*)", file.read(), re.MULTILINE)
+        needed = {module or word for module, what in lines for word in re.findall(r"\w+", what)}
+        left[name] = needed & names
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        for name in free:
+            del left[name]
+    assert not left, f"these need each other: {left}"

@@ -279,12 +279,24 @@ def test_the_longest_session_time_ends_any_client() -> None:
     assert [(one.client, one.code) for one in finishes(p)] == [("a", CloseCode.IDLE)]
 
 
+def test_a_gap_mark_that_is_dropped_itself_is_not_forgotten() -> None:
+    p = make()
+    attach(p, notices=True)
+    for _ in range(3):
+        p.output(bytes(2 * BACKLOG), 0.0)
+        p.tick(1.0)
+        p.to_client("a").release()  # the mark is in the queue, and the socket takes nothing
+    skipped = p.info("a", 1.0).skipped
+    assert read(p, now=1.0).startswith(b"\r\n\x1b[2m[%d bytes of output skipped]" % skipped)
+
+
 # ---- any interleaving
 
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("output"), st.integers(0, 3 * BACKLOG)),
         st.tuples(st.just("read"), st.integers(1, 2 * BACKLOG)),
+        st.tuples(st.just("offer"), st.just(0)),
         st.tuples(st.just("input"), st.integers(1, 30000)),
         st.tuples(st.just("type"), st.integers(1, pump.PACKET)),
         st.tuples(st.just("wait"), st.integers(0, 400)),
@@ -310,6 +322,8 @@ def test_any_interleaving_keeps_order_bounds_and_accounting(steps: list[tuple[st
             printed += size
         elif what == "read":
             got += read(p, now=now, count=size)
+        elif what == "offer":  # and the socket takes nothing
+            p.to_client("a").release()
         elif what == "input" and p.wants_input("a"):
             data = _pattern(len(typed), size)
             p.input("a", data, now)
