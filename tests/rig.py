@@ -25,6 +25,8 @@ from serial_console.errors import SetupError
 ECHO_SOURCE = os.path.join(os.path.dirname(__file__), "guests", "echo.asm")
 ECHO_KIB = 8192
 NOISE_BYTES = 1 << 20
+ECHO_COMMANDS = b"\x05\x06\x07\x08\x0e"
+"""Noise, flood, deaf, hang, panic: see echo.asm. Every other byte comes back."""
 
 TEST_MARK = "SERIAL_CONSOLE_TEST"
 """In the environment of every process that a test starts, so that orphans are found as well."""

@@ -332,6 +332,10 @@ class Guest:
         """Press the guest's reset button."""
         self.libvirtd.virsh("reset", self.uuid)
 
+    def nmi(self) -> None:
+        """Press the guest's NMI button."""
+        self.libvirtd.virsh("inject-nmi", self.uuid)
+
     def state(self) -> str:
         """Return the guest's state in virsh's words, such as ``running`` or ``shut off``."""
         return self.libvirtd.virsh("domstate", self.uuid)

@@ -2,6 +2,9 @@
 ; It says "ready" once it is.
 ;   0x05   sends 1 MiB of noise: the top bytes of x = x * 1664525 + 1013904223 (mod 2^32), x = 1
 ;   0x06   sends 0x20..0x7e over and over until a byte comes, which is dropped, then one 0x04
+;   0x07   is deaf: sends 0x20..0x7f over and over and reads nothing, until an NMI
+;   0x08   hangs: neither sends nor reads, until an NMI
+;   0x0e   panics: tells the pvpanic device, if the guest has one
 ;   else   is sent back
         bits 16
         org 0x7c00
@@ -9,6 +12,7 @@
 COM1    equ 0x3f8
 LSR     equ COM1 + 5            ; bit 0: a byte has come; bit 5: the transmit FIFO is empty
 FIFO    equ 16
+PVPANIC equ 0x505
 NOISE   equ 1 << 20
 
 start:  jmp 0:.flat
@@ -21,6 +25,8 @@ start:  jmp 0:.flat
         mov sp, start
         mov word [(8 + 4) * 4], irq4
         mov word [(8 + 4) * 4 + 2], ax
+        mov word [2 * 4], nmi
+        mov word [2 * 4 + 2], ax
 
         mov si, setup
 .next:  lodsw                   ; low byte: register, high byte: value
@@ -54,6 +60,12 @@ command:
         je noise
         cmp al, 6
         je flood
+        cmp al, 7
+        je deaf
+        cmp al, 8
+        je hang
+        cmp al, 14
+        je panic
         call send
         jmp idle
 
@@ -91,6 +103,29 @@ flood:  mov bl, 0x20
         call send
         jmp idle
 
+deaf:   mov bl, 0x20
+        mov byte [woken], 0
+.next:  mov al, bl
+        call send
+        inc bl
+        and bl, 0x7f
+        jnz .same
+        mov bl, 0x20
+.same:  cmp byte [woken], 0
+        je .next
+        jmp idle
+
+hang:   mov byte [woken], 0
+.again: hlt                     ; interrupts are off: only an NMI gets through
+        cmp byte [woken], 0
+        je .again
+        jmp idle
+
+panic:  mov dx, PVPANIC
+        mov al, 1
+        out dx, al
+        jmp idle
+
 poll:   mov dx, LSR             ; zero flag clear: a byte has come
         in al, dx
         test al, 1
@@ -120,6 +155,11 @@ irq4:   push ax
         out 0x20, al
         pop ax
         iret
+
+nmi:    mov byte [cs:woken], 1
+        iret
+
+woken:  db 0
 
 setup:  db 3, 0x80              ; divisor 1
         db 0, 1
