@@ -129,6 +129,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         del self.headers["Sec-WebSocket-Protocol"]
         if "binary" in protocols:
             self.headers["Sec-WebSocket-Protocol"] = "binary"
+        # From the answer to the handshake on, a client is told why it ends.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def _origins(self) -> list[str]:
         own = self.server.public_origin
@@ -148,6 +150,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
+            signal.signal(signal.SIGTERM, _restarting)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             self._session(client)
         except Ended as end:
             self.logger.info("%s: closed: %d %s", self.client_address[0], end.code, end.reason)
@@ -221,7 +225,7 @@ class _Pump:
             wait = None if not self._heartbeat else max(0.0, ping_at - time.monotonic()) * 1000
             ready = dict(poll.poll(wait))
             if wake in ready:
-                raise Ended(GATEWAY_RESTARTING, "The gateway restarts; connect again.")
+                raise _restart()
             if back in ready:
                 self._read_back()
             if ready.get(relay, 0) & ~select.POLLOUT:
@@ -325,6 +329,7 @@ def _end_of(back: WayBack) -> Ended:
 
 def _close(client: socket.socket, end: Ended) -> None:
     """Send what was half sent and the close frame, and wait a moment for the client's own."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is an end in sight, and a better reason
     deadline = time.monotonic() + CLOSE_REPLY
     client.settimeout(CLOSE_REPLY)
     with contextlib.suppress(OSError, frames.FrameError):
@@ -335,6 +340,16 @@ def _close(client: socket.socket, end: Ended) -> None:
             if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
                 break
         client.shutdown(socket.SHUT_RDWR)
+
+
+def _restart() -> Ended:
+    return Ended(GATEWAY_RESTARTING, "The gateway restarts; connect again.")
+
+
+def _restarting(_signal: int, _frame: object) -> None:
+    """Handle SIGTERM while the token is redeemed: nothing else ends that wait."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _restart()
 
 
 def _woken_by_sigterm() -> int:

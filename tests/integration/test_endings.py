@@ -3,6 +3,7 @@
 import signal
 import time
 
+import psutil
 import pytest
 
 ESCAPE = b"\x11"
@@ -150,6 +151,19 @@ def test_the_gateway_is_told_to_end(stack, echo_guest):
         assert echo(terminal, b"x") == b"x"
         assert stack.end("gateway") == 0
         assert terminal.ended() == (1012, "The gateway restarts; connect again.")
+    stack.wait_free()
+
+
+def test_the_gateway_is_told_to_end_while_a_token_is_redeemed(stack, echo_guest):
+    token = stack.token(echo_guest.uuid)
+    supervisor = psutil.Process(stack.pid("supervisor"))
+    supervisor.suspend()
+    try:
+        with stack.connect(token) as terminal:
+            assert stack.end("gateway") == 0
+            assert terminal.ended() == (1012, "The gateway restarts; connect again.")
+    finally:
+        supervisor.resume()
     stack.wait_free()
 
 
