@@ -19,6 +19,7 @@ from websockify.websockifyserver import WebSockifyServer
 
 from . import frames, pages
 from .client import RefusedError, WayBack, redeem
+from .liveness import INFO_SIZE, LOOKS, Liveness, Look
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -35,6 +36,8 @@ CHUNK = 65536
 SEND_BUFFER = 262144
 """Bytes that the kernel may keep for a client: left to itself it would take megabytes of output,
 which a client that comes back from a stall must read before it sees what is new."""
+TCP_RTO_MAX_MS = 44
+"""The socket option of linux/tcp.h, since Linux 6.15."""
 CLOSE_REPLY = 2.0
 """Seconds to wait for the client's close frame (DESIGN.md)."""
 END_EVENT = 1.0
@@ -47,15 +50,19 @@ class Ended(Exception):
 
     Attributes:
         by_client: the client closed or is gone; it will not answer our close frame.
+        vanished: it is not even worth waiting for room for that frame.
         unsent: what is to be sent before the close frame.
         reader: what reads the client's frames, maybe within one.
     """
 
-    def __init__(self, code: int, reason: str, *, by_client: bool = False) -> None:
+    def __init__(
+        self, code: int, reason: str, *, by_client: bool = False, vanished: bool = False
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
-        self.by_client = by_client
+        self.by_client = by_client or vanished
+        self.vanished = vanished
         self.unsent = b""
         self.reader = frames.Reader()
 
@@ -149,6 +156,12 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         with contextlib.suppress(OSError):  # a unix socket has no such option
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if self.server.heartbeat:
+            # A closed window is probed every heartbeat instead of ever more rarely, so that a
+            # client which vanishes behind one is missed as soon as any other.
+            with contextlib.suppress(OSError):  # an older kernel
+                pause = int(self.server.heartbeat * 1000)
+                client.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, pause)
         try:
             signal.signal(signal.SIGTERM, _restarting)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -198,6 +211,9 @@ class _Pump:
         self._to_client = bytearray()
         self._to_relay = bytearray()
         self._end: Ended | None = None
+        self._liveness = Liveness(heartbeat, time.monotonic())
+        self._looks = 0
+        self._ping_waits = False
         client.setblocking(False)
         relay.setblocking(False)
 
@@ -211,7 +227,7 @@ class _Pump:
         wake = _woken_by_sigterm()
         poll = select.poll()
         poll.register(wake, select.POLLIN)
-        ping_at = time.monotonic() + self._heartbeat
+        look_at = time.monotonic() + self._heartbeat / LOOKS
         wanted: dict[int, int] = {}
         client, relay, back = self._client.fileno(), self._relay.fileno(), self._back.fileno()
         while True:
@@ -222,7 +238,7 @@ class _Pump:
             for fd in wanted.keys() - want.keys():
                 poll.unregister(fd)
             wanted = want
-            wait = None if not self._heartbeat else max(0.0, ping_at - time.monotonic()) * 1000
+            wait = None if not self._heartbeat else max(0.0, look_at - time.monotonic()) * 1000
             ready = dict(poll.poll(wait))
             if wake in ready:
                 raise _restart()
@@ -235,11 +251,22 @@ class _Pump:
             elif ready.get(client, 0) & (select.POLLHUP | select.POLLERR | select.POLLRDHUP):
                 raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
             self._write_relay()
-            if self._heartbeat and time.monotonic() >= ping_at:
-                ping_at = time.monotonic() + self._heartbeat
-                if not self._to_client:
-                    self._to_client += frames.frame(frames.PING, b"")
+            if self._heartbeat and time.monotonic() >= look_at:
+                look_at = time.monotonic() + self._heartbeat / LOOKS
+                self._look()
             self._write_client()
+
+    def _look(self) -> None:
+        """See whether the client is still there; send a ping when it is time for one."""
+        info = self._client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_SIZE)
+        reading = not self._to_relay
+        why = self._liveness.verdict(time.monotonic(), Look.parse(info), reading=reading)
+        if why is not None:
+            raise Ended(GOING_AWAY, why, vanished=True)
+        self._looks += 1
+        if self._looks % LOOKS == 0 and not self._ping_waits:
+            self._to_client += frames.frame(frames.PING, b"")
+            self._ping_waits = True
 
     def _wanted(self) -> dict[int, int]:
         """What to poll for: a side is read only when nothing waits to be written to the other."""
@@ -304,6 +331,7 @@ class _Pump:
         if self._to_client:
             with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 del self._to_client[: self._client.send(self._to_client)]
+                self._ping_waits = self._ping_waits and bool(self._to_client)
 
     def _read_back(self) -> None:
         self._end = _end_in(self._back.events()) or self._end
@@ -331,7 +359,7 @@ def _close(client: socket.socket, end: Ended) -> None:
     """Send what was half sent and the close frame, and wait a moment for the client's own."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is an end in sight, and a better reason
     deadline = time.monotonic() + CLOSE_REPLY
-    client.settimeout(CLOSE_REPLY)
+    client.settimeout(0 if end.vanished else CLOSE_REPLY)
     with contextlib.suppress(OSError, frames.FrameError):
         client.sendall(end.unsent + frames.close_frame(end.code, end.reason))
         while not end.by_client and (left := deadline - time.monotonic()) > 0:

@@ -33,7 +33,7 @@ class Settings:
         tls_cert, tls_key: PEM files, or "" for plain HTTP; with them plain HTTP is refused.
         allowed_origins: origins of pages that may connect, beside the gateway's own.
         connect_origins: other origins that the page may connect to.
-        heartbeat: seconds between pings, 0 for none.
+        heartbeat: seconds between pings, 0 for none; a client that answers none of three is gone.
     """
 
     host: str
