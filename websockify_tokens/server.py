@@ -17,6 +17,9 @@ from .handler import ConsoleRequestHandler
 
 HANDSHAKE = 10.0
 """Seconds for each step of TLS and HTTP before a client is connected."""
+RECEIVE_BUFFER = 131072
+"""Bytes that the kernel may keep of what a client sends (it doubles them for its own overhead).
+Left to itself it takes all that tcp_rmem allows, 6 MiB by default, of a client that is not read."""
 DESCRIPTORS = 65536
 """Descriptors that the gateway asks for: two a connection."""
 
@@ -127,6 +130,7 @@ def listen(host: str, port: int) -> sockets.socket:
     try:
         sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
         sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+        sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(info[4])
         sock.listen(128)
     except OSError:

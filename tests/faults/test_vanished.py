@@ -103,7 +103,7 @@ def test_vanished_clients_are_found_and_live_ones_are_not(
         for client in (held, held_and_lost):
             client.read_until(b"what you type is held.]")
             client.send(b"first" + b"x" * HELD)
-        brimful.flood(masked(frames.BINARY, b"x" * 1024), FLOOD)
+        assert brimful.flood(masked(frames.BINARY, b"x" * 1024), FLOOD) < TAKEN
 
         closed.send(b"\6")
         reader.read_exactly(1 << 18)
