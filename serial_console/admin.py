@@ -124,6 +124,7 @@ class Admin:
             replay=min(replay, defaults.replay),
             escape=escape_byte(escape).decode("latin-1"),
             client_address=request.client_address,
+            resume=request.resume,
             expires_at=time.time() + ttl,
         )
         token = self._tokens.issue(grant, ttl)
@@ -185,6 +186,10 @@ def _checked(request: control.Issue, default_ttl: int) -> int:
         raise BadRequest(f"user has to be at most {control.USER_MAX} printable characters")
     if request.replay is not None and request.replay < 0:
         raise BadRequest(f"replay is {request.replay}; it is a number of bytes, 0 for none")
+    if not 0 <= request.resume <= control.RESUME_MAX:
+        raise BadRequest(
+            f"resume is {request.resume}; a session waits 0 to {control.RESUME_MAX} seconds"
+        )
     if request.takeover and request.mode == "ro":
         raise BadRequest("a watcher (mode ro) takes nothing over; leave takeover out")
     if request.client_address is not None:

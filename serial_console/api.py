@@ -89,6 +89,9 @@ class TokenRequest(BaseModel):
     configuration's."""
     client_address: str | None = Field(default=None, max_length=256)
     """The only client address that may use it."""
+    resume: int = Field(default=0, ge=0, le=control.RESUME_MAX)
+    """Seconds that the session waits for its client after a lost connection: the same token then
+    comes back to it, and gets the output that it missed."""
 
 
 class SerialConsole(BaseModel):
@@ -185,6 +188,7 @@ class _Desk:
             replay=replay,
             escape=asked.escape,
             client_address=asked.client_address,
+            resume=asked.resume,
         )
         try:
             token = views.token(self._config, await self.ask(request))

@@ -24,6 +24,8 @@ USER_MAX = 128
 """Characters of a user's name."""
 TTL_MAX = 24 * 3600
 """Longest life of a token in seconds."""
+RESUME_MAX = 3600
+"""Longest time in seconds that a session waits for its client to come back."""
 
 Mode = Literal["rw", "ro"]
 """To type, or only to watch."""
@@ -79,6 +81,7 @@ class Issue(Message, tag="issue"):
     replay: int | None = None
     escape: str | None = None
     client_address: str | None = None
+    resume: int = 0
 
 
 class Revoke(Message, tag="revoke"):
@@ -157,6 +160,17 @@ class ClientInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     skipped: int
 
 
+class Resume(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """How a session's client may come back: with the same token, within so many seconds.
+
+    ``digest``: the token's, as tokens.digest makes it. ``client_address``: as in Issue.
+    """
+
+    seconds: int
+    digest: str
+    client_address: str | None
+
+
 class SessionInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One session, as supervisor and relay both keep it; it outlives either's restart."""
 
@@ -171,20 +185,24 @@ class SessionInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     gateway_pid: int
     gateway_uid: int
     token_id: str
+    resume: Resume | None = None
 
 
 # ---- supervisor -> relay
 
 
 class Admit(Message, tag="admit"):
-    """Expect one client. With ``events`` the redeem connection travels along (SCM_RIGHTS)."""
+    """Expect one client. With ``events`` the redeem connection travels along (SCM_RIGHTS).
+
+    A session that the relay has already is resumed: its client comes back.
+    """
 
     session: SessionInfo
     events: bool
-    takeover: bool
-    notices: bool
-    replay: int
-    escape: str
+    takeover: bool = False
+    notices: bool = True
+    replay: int = 0
+    escape: str = ""
 
 
 class End(Message, tag="end"):
@@ -221,9 +239,10 @@ class Admitted(Message, tag="admitted"):
 
 
 class Opened(Message, tag="opened"):
-    """The client has connected."""
+    """The client has connected; ``again``: it has come back."""
 
     session: str
+    again: bool = False
 
 
 class Closed(Message, tag="closed", kw_only=True):
@@ -308,6 +327,27 @@ class HeldEvent(Message, tag="held"):
     """The guest does not take input; what the client typed is held (``bytes`` > 0) or not."""
 
     bytes: int
+
+
+# ---- gateway -> relay, on the way back as well
+
+
+class Taking(Message, tag="taking"):
+    """The client takes output, though the gateway's buffers are full.
+
+    ``pause``: the longest time in seconds that it lately took nothing.
+    """
+
+    pause: float
+
+
+class Undelivered(Message, tag="undelivered"):
+    """The client is gone; so many bytes of output, the last ones, did not reach it."""
+
+    bytes: int
+
+
+FromGateway = Taking | Undelivered
 
 
 # ---- framing

@@ -16,8 +16,10 @@ import struct
 import termios
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import libvirt
 
@@ -47,9 +49,13 @@ REOPEN = (0.1, 2.0)
 """First and longest wait in seconds before a console or a connection is tried again."""
 CLOSE = 1.0
 """Seconds that closing the connection may take; the kernel closes it anyway when we exit."""
+UNREAD = 5, 35.0
+"""libvirtd stops reading a connection at five packets that its guest did not take, and gives it up
+after 30 s of that (fact 2; measured: 30 s): packets, and seconds after which they tell nothing."""
 STOP_EVENT = 1.5
 """Seconds from the stream's end in which the guest's STOPPED event may come (fact 4)."""
 
+_T = TypeVar("_T")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _Handler = Callable[[int], None]
 
@@ -286,6 +292,20 @@ def scan(connection: Any) -> Iterator[GuestInfo]:
 # ---- one console
 
 
+@dataclass(frozen=True)
+class _Dialled:
+    connection: Any
+    socket: int  # its file descriptor, -1 when it is not known
+    domain: Any
+    persistent: bool
+
+
+@dataclass(frozen=True)
+class _Opened:
+    stream: Any
+    paused: bool
+
+
 class GuestConsole:
     """One console of one guest, kept open through the guest's stops and libvirt's restarts.
 
@@ -325,10 +345,12 @@ class GuestConsole:
         self._retry = loop.timer(self._try_again)
         self._wait = REOPEN[0]
         self._state = State.STARTING
-        self._opening: threading.Thread | None = None
-        self._opened: Any = None
+        self._sent: deque[float] = deque(maxlen=UNREAD[0])
+        self._working = False
+        self._attach_again = False
+        self._results: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        loop.watch(self._wake, select.POLLIN, self._connected)
+        loop.watch(self._wake, select.POLLIN, self._worked)
 
     def start(self) -> None:
         """Connect and open the console, or begin to wait for the guest's start.
@@ -338,7 +360,7 @@ class GuestConsole:
         Raises:
             LibvirtUnavailable, NoSuchGuest, NoSuchConsole, UnsupportedConsole: as they say.
         """
-        self._use(*self._dial())
+        self._use(self._dial())
         pick(describe(self._domain), self._alias)
         self._attach()
 
@@ -370,7 +392,22 @@ class GuestConsole:
             else:
                 self._lost(_reason(error))
             return 0
+        self._sent.append(time.monotonic())
         return max(0, int(count))
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Call back when it can be closed: libvirtd reads this connection, or it is lost.
+
+        Closed before, the console would stay taken: libvirtd does not notice our end until the
+        guest has taken what it was sent, or 30 s are over.
+        """
+        count, seconds = UNREAD
+        unsure = len(self._sent) == count and time.monotonic() - self._sent[0] < seconds
+        connection = self._connection
+        if self._stream is None or not unsure:
+            then()
+            return
+        self._in_thread(connection.getLibVersion, lambda _: then())
 
     def close(self) -> None:
         """Close stream and connection, in a thread: it may block, and this process ends soon."""
@@ -387,9 +424,35 @@ class GuestConsole:
                 self._stream.abort()
             self._connection.close()
 
+    # ---- calls that may hang
+
+    def _in_thread(self, call: Callable[[], _T], then: Callable[[_T | Exception], None]) -> None:
+        """Call libvirt in a thread: a libvirtd that hangs must not freeze this relay's other work.
+
+        Args:
+            call: what may block.
+            then: called from the loop with what it returned, or with what it raised.
+        """
+
+        def work() -> None:
+            result: _T | Exception
+            try:
+                result = call()
+            except Exception as error:  # noqa: BLE001 - ``then`` raises what it does not expect
+                result = error
+            self._results.append(lambda: then(result))
+            os.eventfd_write(self._wake, 1)
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _worked(self, _events: int) -> None:
+        os.eventfd_read(self._wake)
+        while self._results:
+            self._results.popleft()()
+
     # ---- connection
 
-    def _dial(self) -> tuple[Any, int]:
+    def _dial(self) -> _Dialled:
         before = _sockets()
         connection = connect(self._uri)
         with _translated(self._uri), contextlib.suppress(AttributeError):
@@ -397,21 +460,22 @@ class GuestConsole:
         new = [fd for inode, fd in _sockets().items() if inode not in before]
         if not new:
             log.warning("cannot tell which socket leads to libvirt; a hung guest may hang us")
-        return connection, min(new, default=-1)
+        domain = find(connection, self._uuid)
+        with _translated(self._uri):
+            return _Dialled(connection, min(new, default=-1), domain, bool(domain.isPersistent()))
 
-    def _use(self, connection: Any, fd: int) -> None:
-        self._connection, self._socket = connection, fd
+    def _use(self, new: _Dialled) -> None:
+        self._connection, self._socket = new.connection, new.socket
+        self._domain, self._persistent = new.domain, new.persistent
+        self._sent.clear()
         with _translated(self._uri):
-            connection.registerCloseCallback(self._loop.guarded(self._dropped), None)
-        self._domain = find(connection, self._uuid)
-        with _translated(self._uri):
-            self._persistent = bool(self._domain.isPersistent())
+            new.connection.registerCloseCallback(self._loop.guarded(self._dropped), None)
             for event, callback in (
                 (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
                 (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted),
             ):
-                connection.domainEventRegisterAny(
-                    self._domain, event, self._loop.guarded(callback), None
+                new.connection.domainEventRegisterAny(
+                    new.domain, event, self._loop.guarded(callback), None
                 )
 
     def _dropped(self, connection: Any, _why: int, _opaque: object) -> None:
@@ -430,34 +494,15 @@ class GuestConsole:
         self._wait = REOPEN[0]
         self._retry.set(self._wait)
 
-    def _reconnect(self) -> None:
-        """Connect in a thread: a libvirtd that hangs must not freeze this relay's other work."""
-
-        def work() -> None:
-            try:
-                self._opened = self._dial()
-            except LibvirtUnavailable as error:
-                self._opened = error
-            except Exception as error:
-                log.exception("connecting to libvirt failed")
-                self._opened = LibvirtUnavailable(str(error))
-            os.eventfd_write(self._wake, 1)
-
-        self._opening = threading.Thread(target=work, daemon=True)
-        self._opening.start()
-
-    def _connected(self, _events: int) -> None:
-        os.eventfd_read(self._wake)
-        self._opening = None
-        result, self._opened = self._opened, None
-        if isinstance(result, LibvirtUnavailable):
-            self._again()
-            return
+    def _connected(self, result: _Dialled | Exception) -> None:
+        self._working = False
         try:
-            self._use(*result)
+            if isinstance(result, Exception):
+                raise result
+            self._use(result)
         except NoSuchGuest:
             self._on_gone("The guest no longer exists.")
-        except LibvirtUnavailable:
+        except (LibvirtUnavailable, libvirt.libvirtError):
             self._connection = None
             self._again()
         else:
@@ -468,32 +513,65 @@ class GuestConsole:
         self._retry.set(self._wait)
 
     def _try_again(self) -> None:
+        if self._working:
+            return
         dead, self._dead = self._dead, None
         if dead is not None:  # not in its own close callback, where closing it would hang
             with contextlib.suppress(libvirt.libvirtError):
                 dead.close()
-        if self._connection is not None:
-            self._attach()
-        elif self._opening is None:
-            self._reconnect()
+        self._working = True
+        if self._connection is None:
+            self._in_thread(self._dial, self._connected)
+        else:
+            connection, domain = self._connection, self._domain
+            self._in_thread(
+                lambda: self._open(connection, domain),
+                lambda result: self._opened(result, connection),
+            )
 
     # ---- console
 
     def _attach(self) -> None:
-        """Open the console if the guest runs. FORCE is never used: it would take the console from
-        whoever has it, and libvirtd 9.0 can crash by it (fact 3)."""
+        """Open the console if the guest runs; at once, so that its first byte is seen."""
         if self._stream is not None:
             return
-        try:
-            state = self._domain.state()[0]
-            if not self._domain.isActive():
-                self._say(State.WAITING, "The guest is off; waiting for its start.")
-                return
-            stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-            self._domain.openConsole(self._alias, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
-        except libvirt.libvirtError as error:
-            self._not_attached(error)
+        if self._working:  # it may have found the guest off before it started
+            self._attach_again = True
             return
+        try:
+            result = self._open(self._connection, self._domain)
+        except libvirt.libvirtError as error:
+            result = error
+        self._opened(result, self._connection)
+
+    def _open(self, connection: Any, domain: Any) -> _Opened | None:
+        """Open the console; None when the guest is off. FORCE is never used: it would take the
+        console from whoever has it, and libvirtd 9.0 can crash by it (fact 3)."""
+        state = domain.state()[0]
+        if not domain.isActive():
+            return None
+        stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        domain.openConsole(self._alias, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
+        return _Opened(stream, state == libvirt.VIR_DOMAIN_PAUSED)
+
+    def _opened(self, result: _Opened | Exception | None, connection: Any) -> None:
+        self._working = False
+        again, self._attach_again = self._attach_again, False
+        if connection is not self._connection:  # lost meanwhile
+            self._retry.set(self._wait)
+        elif isinstance(result, libvirt.libvirtError):
+            self._not_attached(result)
+        elif isinstance(result, Exception):
+            raise result
+        elif result is None:
+            self._say(State.WAITING, "The guest is off; waiting for its start.")
+        else:
+            self._take(result)
+        if again and self._stream is None:
+            self._attach()
+
+    def _take(self, opened: _Opened) -> None:
+        stream = self._stream = opened.stream
         stream.eventAddCallback(
             libvirt.VIR_STREAM_EVENT_READABLE
             | libvirt.VIR_STREAM_EVENT_ERROR
@@ -501,13 +579,12 @@ class GuestConsole:
             self._loop.guarded(self._readable),
             stream,
         )
-        self._stream = stream
         self._wait = REOPEN[0]
         self._retry.set(None)
-        if state == libvirt.VIR_DOMAIN_PAUSED:
+        if opened.paused:
             self._say(State.PAUSED, "The guest is paused.")
-            return
-        self._say(State.CONNECTED, _CONNECTED.get(self._state, ""))
+        else:
+            self._say(State.CONNECTED, _CONNECTED.get(self._state, ""))
 
     def _not_attached(self, error: Any) -> None:
         code = error.get_error_code()

@@ -28,8 +28,14 @@ INPUT_MAX = 65536
 """Bytes of input held for a guest that does not read; past it we stop reading the client."""
 STALL = 0.25
 """Seconds without taking anything after which a client is stalled and the guest no longer waits."""
+PATIENCE = 8.0
+"""Longest time in seconds that the guest waits for a client that takes output in gulps: well under
+the 20 s after which libvirt has to be read for its keepalive."""
 HELD = 1.0
 """Seconds that input waits before the person is told that it is held."""
+UNREAD = 6, 2.0
+"""What a lost connection may have cost: the packets that libvirtd had not written to the guest
+(five of them, and one that it had not read) if input was held, else those of the last seconds."""
 IDLE_WARNING = 60.0
 """Seconds before the idle time-out when the person is warned."""
 
@@ -69,15 +75,19 @@ class _Client:
     mode: str
     notices: bool
     escape: bytes
+    resumable: bool
     opened: float
     out: bytearray = field(default_factory=bytearray)
     start: int = 0  # where ``out`` begins, counted over the whole session
     notes: deque[_Note] = field(default_factory=deque)
     at_line_start: bool = True
     progress: float = 0.0
+    patience: float = STALL
     stalled: bool = False
+    away: bool = False
     gap: int = 0
     skipped: int = 0
+    tail: bytearray = field(default_factory=bytearray)  # what it took last, if it may come back
     bytes_in: int = 0
     bytes_out: int = 0
     last_input: float = 0.0
@@ -106,7 +116,9 @@ class Pump:
         self._input: deque[tuple[str, bytearray]] = deque()
         self._input_bytes = 0
         self._input_since = 0.0
+        self._sent: deque[tuple[float, int]] = deque(maxlen=UNREAD[0])
         self._held = False
+        self._printed = 0.0
         self._intents: list[Emit | Finish] = []
         self.state = State.STARTING
         self._state_text = ""
@@ -114,10 +126,28 @@ class Pump:
     # ---- clients
 
     def attach(
-        self, client: str, *, mode: str, notices: bool, escape: bytes, replay: int, now: float
+        self,
+        client: str,
+        *,
+        mode: str,
+        notices: bool,
+        escape: bytes,
+        replay: int,
+        resumable: bool,
+        now: float,
     ) -> None:
-        """Take a client on; it gets recent output (at most ``replay`` bytes), then what comes."""
-        new = _Client(client, mode, notices, escape, now, progress=now, last_input=now)
+        """Take a client on; it gets recent output (at most ``replay`` bytes), then what comes.
+
+        Args:
+            client: its name.
+            mode: ``rw`` or ``ro``.
+            notices: whether it is shown our own words.
+            escape: the byte that ends it when it comes alone, or none.
+            replay: bytes.
+            resumable: whether it may ``leave`` and ``come_back``.
+            now: the time.
+        """
+        new = _Client(client, mode, notices, escape, resumable, now, progress=now, last_input=now)
         self._clients[client] = new
         recent = self._recent(replay)
         if recent:
@@ -125,6 +155,34 @@ class Pump:
         text = "" if self.state is State.CONNECTED else self._state_text  # else it is old news
         self._intents.append(Emit(client, StateEvent(state=self.state.value, text=text)))
         self._say(new, text, now)
+
+    def leave(self, client: str) -> None:
+        """Note that a client has gone and may come back: what comes meanwhile is kept for it, as
+        for one that is stalled."""
+        one = self._clients[client]
+        one.away = one.stalled = True
+
+    def missed(self, client: str, count: int) -> None:
+        """Note that so many of the bytes that a client took last were not delivered.
+
+        It is given them again, as far as they are still there; the rest is a gap.
+        """
+        one = self._clients[client]
+        again = bytes(one.tail[max(0, len(one.tail) - count) :])
+        one.out[:0] = again
+        one.start -= len(again)
+        one.bytes_out -= len(again)
+        one.tail.clear()
+        one.gap += count - len(again)
+        one.skipped += count - len(again)
+
+    def come_back(self, client: str, now: float) -> None:
+        """Take a client on that comes back: it gets what it missed."""
+        one = self._clients[client]
+        one.away = one.stalled = False
+        one.progress = one.last_input = now
+        one.warned = False
+        self._intents.append(Emit(client, StateEvent(state=self.state.value, text="")))
 
     def detach(self, client: str) -> ClientInfo:
         """Forget a client. Its input that the guest did not take is discarded and counted."""
@@ -138,7 +196,7 @@ class Pump:
         one = self._clients[client]
         return ClientInfo(
             session=client,
-            state=self.state.value,
+            state="detached" if one.away else self.state.value,
             idle=max(0.0, round(now - one.last_input, 3)),
             bytes_in=one.bytes_in,
             bytes_out=one.bytes_out,
@@ -158,6 +216,7 @@ class Pump:
 
     def output(self, data: bytes, now: float) -> None:
         """Take what the guest printed."""
+        self._printed = now
         if self._ring_max:
             self._ring += data
             excess = len(self._ring) - self._ring_max
@@ -170,9 +229,13 @@ class Pump:
 
     @property
     def throttled(self) -> bool:
-        """Whether the guest must wait: the client that types reads, but slowly."""
+        """Whether the guest must wait: the client that types reads, but slowly.
+
+        From an eighth of the backlog on: the rest is for what the guest prints before a client that
+        takes output in gulps is known as such.
+        """
         return any(
-            client.mode == "rw" and not client.stalled and len(client.out) >= self._backlog // 2
+            client.mode == "rw" and not client.stalled and len(client.out) >= self._backlog // 8
             for client in self._clients.values()
         )
 
@@ -196,10 +259,30 @@ class Pump:
         """Note that a client took so many bytes."""
         if count:
             one = self._clients[client]
+            if one.resumable:
+                one.tail += one.out[:count]
+                del one.tail[: max(0, len(one.tail) - self._backlog)]
             self._advance(one, count)
             one.bytes_out += count
             one.progress = now
             one.stalled = False
+            if not one.out:
+                one.patience = STALL
+
+    def taking(self, client: str, pause: float, now: float) -> None:
+        """Note that a client takes output, though nothing more fits in between us and it.
+
+        Args:
+            client: who.
+            pause: the longest time in seconds that it lately took nothing; twice that it is not
+                taken for stalled.
+            now: the time.
+        """
+        one = self._clients[client]
+        if not one.away:
+            one.progress = now
+            one.stalled = False
+            one.patience = min(max(STALL, 2 * pause), PATIENCE)
 
     # ---- client to guest
 
@@ -253,6 +336,7 @@ class Pump:
             self._input.popleft()
         self._input_bytes -= count
         self._input_since = now
+        self._sent.append((now, count))
         if self._held and not self._input:
             self._held = False
             self._emit_held(0)
@@ -270,11 +354,12 @@ class Pump:
         if state is State.STARTING:
             raise AssertionError("a console starts once")
         log.debug("console %s -> %s %s", self.state.value, state.value, text)
+        if state is State.RECONNECTING:
+            text += self._uncertain_input(now)
         self.state = state
         self._state_text = text
         if state is State.WAITING:
-            for typist in self._clients:
-                self._discard_input(typist)
+            self._discard_all_input()
         elif state is State.CONNECTED:
             self._input_since = now
         for client in self._clients.values():
@@ -287,7 +372,7 @@ class Pump:
         for client in list(self._clients.values()):
             if client.finished:
                 continue
-            if client.out and not client.stalled and now - client.progress >= STALL:
+            if client.out and not client.stalled and now - client.progress >= client.patience:
                 client.stalled = True
                 self._trim(client, now)
             if self._longest and now - client.opened >= self._longest:
@@ -308,7 +393,7 @@ class Pump:
             if client.finished:
                 continue
             if client.out and not client.stalled:
-                due.append(client.progress + STALL)
+                due.append(client.progress + client.patience)
             if self._longest:
                 due.append(client.opened + self._longest)
             if self._idle and client.mode == "rw":
@@ -404,6 +489,28 @@ class Pump:
     def _emit_held(self, count: int) -> None:
         event = HeldEvent(bytes=count)
         self._intents += [Emit(one.id, event) for one in self._clients.values() if one.mode == "rw"]
+
+    def _uncertain_input(self, now: float) -> str:
+        """Return a sentence on input that a lost connection may have cost, "" if there is none.
+
+        When it was not read in time, what is still held goes as well: after a hole it could do
+        harm. A little input after which the guest printed something counts as read.
+        """
+        stuck = self.state is State.CONNECTED and self._input and now >= self._held_at()
+        last = [(at, count) for at, count in self._sent if stuck or now - at < UNREAD[1]]
+        lost = sum(count for _, count in last)
+        self._sent.clear()
+        if stuck:
+            lost += self._input_bytes
+            self._discard_all_input()
+            return f" What was typed was not read in time: {lost} bytes are discarded."
+        if not last or (lost <= PACKET and not self._input and self._printed > last[-1][0]):
+            return ""
+        return f" The last {lost} bytes typed may not have reached the guest."
+
+    def _discard_all_input(self) -> None:
+        for typist in self._clients:
+            self._discard_input(typist)
 
     def _discard_input(self, client: str) -> None:
         kept = deque(item for item in self._input if item[0] != client)

@@ -32,6 +32,9 @@ BUSY = 2.0
 long as a stream that was just closed may take to be gone."""
 LAST_WORDS = 1.0
 """Seconds at most for telling the supervisor how the last session ended."""
+REPLACED = 1.0
+"""Seconds that the gateway of a client which came back elsewhere has to say what it had not
+delivered."""
 LAST_OUTPUT = 1.0
 """Seconds at most for a client whose session ends to take what the guest printed before."""
 DRAIN = (0.001, 0.05)
@@ -39,6 +42,7 @@ DRAIN = (0.001, 0.05)
 no event tells it."""
 
 _decoder = control.Decoder(control.ToRelay)
+_from_gateway = control.Decoder(control.FromGateway)
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,11 @@ class Spec:
 class _Client:
     admit: control.Admit
     back: Channel | None
-    deadline: float  # to connect; once it is ``ending``: to take what it is still to be shown
+    # To connect, or to come back; once it is ``ending``: to take what it is still to be shown.
+    deadline: float
     sock: socket.socket | None = None
+    opened: bool = False  # the pump knows it
+    successor: tuple[control.Admit, Channel | None] | None = None  # replaces its connection
     full: bool = False  # its socket took nothing the last time
     ending: Finish | None = None
 
@@ -80,7 +87,7 @@ class _Relay:
         self._clients: dict[str, _Client] = {}
         self._ready = False
         self._done = False
-        self._last: control.Closed | control.Failed | None = None
+        self._departing = False
         guest.silence()
         self._loop = guest.EventLoop()
         limits = config.session
@@ -118,7 +125,9 @@ class _Relay:
                 if not self._done:
                     self._loop.run_once(rest=self._pump.throttled)
         except ConsoleError as error:
-            self._last = control.Failed(code=error.code, message=str(error))
+            for client in list(self._clients.values()):
+                self._close(client, error.close, "The console was lost; connect again.")
+            self._tell(control.Failed(code=error.code, message=str(error)))
             return error.exit
         finally:
             self._leave()
@@ -145,7 +154,7 @@ class _Relay:
     def _on_unused(self) -> None:
         if not self._ready:
             raise consoles.held_by_another()
-        self._done = self._done or not self._clients
+        self._depart()
 
     def _on_signal(self, wake: int) -> None:
         os.read(wake, 64)
@@ -165,6 +174,7 @@ class _Relay:
             channel.broken = True
         if channel.ended:
             self._drop_channel()
+            self._depart()
 
     def _on_message(self, message: control.ToRelay, channel: Channel) -> None:
         match message:
@@ -173,11 +183,8 @@ class _Relay:
             case control.Admit():
                 back = None
                 if message.events:
-                    back = Channel(socket.socket(fileno=channel.take_fd()))
-                client = _Client(message, back, time.monotonic() + CONNECT)
-                self._clients[client.id] = client
-                self._unused.set(None)
-                self._tell(control.Admitted(session=client.id))
+                    back = Channel(socket.socket(fileno=channel.take_fd()), control.REQUEST_MAX)
+                self._expect(message, back)
             case control.End():
                 code = CloseCode(message.code)
                 if message.session is None:
@@ -187,8 +194,71 @@ class _Relay:
                     self._end(self._clients[message.session], code, message.reason)
             case control.Query():
                 now = time.monotonic()
-                connected = [one.id for one in self._clients.values() if one.sock is not None]
-                self._tell(control.Report(clients=[self._pump.info(one, now) for one in connected]))
+                opened = [one.id for one in self._clients.values() if one.opened]
+                self._tell(control.Report(clients=[self._pump.info(one, now) for one in opened]))
+
+    def _expect(self, admit: control.Admit, back: Channel | None) -> None:
+        self._unused.set(None)
+        client = self._clients.get(admit.session.id)
+        if client is None:
+            client = _Client(admit, back, time.monotonic() + CONNECT)
+            self._clients[client.id] = client
+            self._watch_back(client)
+            self._tell(control.Admitted(session=client.id))
+            return
+        if client.successor is not None and client.successor[1] is not None:
+            client.successor[1].close()
+        client.successor = admit, back
+        if client.sock is None:
+            self._succeed(client)
+            return
+        self._let_go(client)
+        client.deadline = time.monotonic() + REPLACED
+        if client.back is None:
+            self._succeed(client)
+        else:  # its gateway now says what it had not delivered
+            reason = "You have come back on another connection."
+            client.back.send(control.encode(control.End(code=CloseCode.TAKEN_OVER, reason=reason)))
+
+    def _succeed(self, client: _Client) -> None:
+        """Have a client that comes back replace its former connection."""
+        if client.successor is None:
+            return
+        self._drop_back(client)
+        (client.admit, client.back), client.successor = client.successor, None
+        client.deadline = time.monotonic() + max(CONNECT, _grace(client))
+        self._watch_back(client)
+        self._tell(control.Admitted(session=client.id))
+
+    def _watch_back(self, client: _Client) -> None:
+        if client.back is not None:
+            fd = client.back.fileno()
+            self._loop.watch(fd, select.POLLIN, lambda _events: self._on_back(client))
+
+    def _drop_back(self, client: _Client) -> None:
+        if client.back is not None:
+            self._loop.forget(client.back.fileno())
+            client.back.close()
+            client.back = None
+
+    def _on_back(self, client: _Client) -> None:
+        """The gateway says how its client takes output."""
+        back = client.back
+        if back is None:
+            return
+        try:
+            for line in back.receive():
+                match _from_gateway.decode(line):
+                    case control.Taking() as message if client.opened:
+                        self._pump.taking(client.id, message.pause, time.monotonic())
+                    case control.Undelivered() as message if client.opened:
+                        self._pump.missed(client.id, max(0, message.bytes))
+        except ConsoleError as error:
+            log.warning("a gateway sent what is not understood: %s", error)
+            back.broken = True
+        if back.ended:
+            self._drop_back(client)
+            self._succeed(client)
 
     def _on_supervisor(self, _events: int) -> None:
         """A new supervisor adopts this relay."""
@@ -223,6 +293,17 @@ class _Relay:
     def _connect(self, client: _Client, sock: socket.socket) -> None:
         now = time.monotonic()
         sock.setblocking(False)
+        client.sock = sock
+        client.full = False
+        if client.opened:
+            self._pump.come_back(client.id, now)
+        else:
+            self._take_on(client, now)
+        self._loop.watch(sock.fileno(), select.POLLIN, lambda events: self._on_io(client, events))
+        self._tell(control.Opened(session=client.id, again=client.opened))
+        client.opened = True
+
+    def _take_on(self, client: _Client, now: float) -> None:
         admit = client.admit
         if admit.takeover:
             by = names.shown(admit.session.user) or "another user"
@@ -230,19 +311,17 @@ class _Relay:
                 if other is not client and other.admit.session.mode == "rw":
                     reason = f"{by} has taken over this console."
                     self._end(other, CloseCode.TAKEN_OVER, reason)
-        client.sock = sock
         self._pump.attach(
             client.id,
             mode=admit.session.mode,
             notices=admit.notices,
             escape=admit.escape.encode("latin-1"),
             replay=admit.replay,
+            resumable=admit.session.resume is not None,
             now=now,
         )
         if self._pump.state is State.WAITING and self._config.session.on_guest_stop == "close":
             self._pump.finish(client.id, CloseCode.ENDED, "The guest is off.", now)
-        self._loop.watch(sock.fileno(), select.POLLIN, lambda events: self._on_io(client, events))
-        self._tell(control.Opened(session=client.id))
 
     def _on_io(self, client: _Client, events: int) -> None:
         sock = client.sock
@@ -271,7 +350,13 @@ class _Relay:
         now = time.monotonic()
         for client in list(self._clients.values()):
             if client.sock is None and now >= client.deadline:
-                self._close(client, CloseCode.ENDED, "The token's holder did not connect in time.")
+                if client.successor is not None:
+                    self._succeed(client)
+                elif client.opened:
+                    self._close(client, CloseCode.ENDED, "The client did not come back in time.")
+                else:
+                    reason = "The token's holder did not connect in time."
+                    self._close(client, CloseCode.ENDED, reason)
         self._pump.tick(now)
         self._to_guest(now)
         self._carry_out(now)
@@ -344,30 +429,53 @@ class _Relay:
             self._pump.finish(client.id, code, reason, time.monotonic())
 
     def _gone(self, client: _Client) -> None:
+        """Its connection has ended: so has the session, unless the client may come back."""
         self._to_guest(time.monotonic())  # its last words, if the guest takes them at once
-        self._close(client, CloseCode.ENDED, "The client is gone.")
+        if client.ending or not _grace(client):
+            self._close(client, CloseCode.ENDED, "The client is gone.")
+            return
+        self._let_go(client)
+        self._on_back(client)  # what was not delivered
+        self._drop_back(client)
+        client.deadline = time.monotonic() + _grace(client)
+
+    def _let_go(self, client: _Client) -> None:
+        if client.sock is not None:
+            self._loop.forget(client.sock.fileno())
+            _close_read(client.sock)
+            client.sock = None
+            self._pump.leave(client.id)
 
     def _close(self, client: _Client, code: CloseCode, reason: str) -> None:
         del self._clients[client.id]
+        self._let_go(client)
         if client.back is not None:
             client.back.send(control.encode(control.End(code=code, reason=reason)))
-            client.back.close()
-        if client.sock is None:
+        self._drop_back(client)
+        if client.successor is not None and client.successor[1] is not None:
+            client.successor[1].send(control.encode(control.End(code=code, reason=reason)))
+            client.successor[1].close()
+        if client.opened:
+            figures = self._pump.detach(client.id)
+        else:
             figures = control.ClientInfo(
                 session=client.id, state="", idle=0, bytes_in=0, bytes_out=0, skipped=0
             )
-        else:
-            figures = self._pump.detach(client.id)
-            self._loop.forget(client.sock.fileno())
-            _close_read(client.sock)
-        closed = control.Closed(code=code, reason=reason, client=figures)
         if self._channel is None:
             log.info("session %s closed, no supervisor: %d %s", client.id, code, reason)
-        if self._clients:
-            self._tell(closed)
-        else:  # told when path and console are free, so that the next relay finds them so
-            self._last = closed
-            self._done = True
+        self._tell(control.Closed(code=code, reason=reason, client=figures))
+        self._depart()
+
+    def _depart(self) -> None:
+        """End with the last client, once the console can be closed and is free then. Until that
+        time, whoever comes is served."""
+        if not self._clients and not self._departing:
+            self._departing = True
+            self._console.when_settled(self._on_settled)
+
+    def _on_settled(self) -> None:
+        self._departing = False
+        self._done = self._done or not self._clients
 
     # ---- the supervisor
 
@@ -384,28 +492,29 @@ class _Relay:
             self._loop.forget(self._channel.fileno())
             self._channel.close()
             self._channel = None
-        self._done = self._done or not self._clients
 
     def _leave(self) -> None:
         for listener in (self._listener, self._adoption):
             if listener is not None:
                 listener.close()
-        self._console.close()
-        if self._last is not None:
-            self._tell(self._last)
         channel = self._channel
-        if channel is None:
-            return
         end = time.monotonic() + LAST_WORDS
-        while channel.pending and not channel.ended and time.monotonic() < end:
+        while channel and channel.pending and not channel.ended and time.monotonic() < end:
             select.select([], [channel], [], end - time.monotonic())
             channel.flush()
+        self._console.close()
 
 
 def _expects(client: _Client, peer: Peer) -> bool:
     session = client.admit.session
     expected = (session.gateway_pid, session.gateway_uid)
     return client.sock is None and expected == (peer.pid, peer.uid)
+
+
+def _grace(client: _Client) -> int:
+    """Seconds that a client has to come back."""
+    resume = client.admit.session.resume
+    return resume.seconds if resume else 0
 
 
 def _close_read(sock: socket.socket) -> None:

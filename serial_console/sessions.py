@@ -24,9 +24,13 @@ log = logging.getLogger("supervisor")
 
 @dataclass
 class Admission:
-    """A session between its redeem and the answer to it; ``sent``: the relay has been told."""
+    """A session between a redeem and the answer to it.
 
-    grant: Grant
+    ``grant`` None: its client comes back with a token that is used up. ``sent``: the relay has been
+    told.
+    """
+
+    grant: Grant | None
     caller: Caller
     events: bool
     timer: Timer
@@ -66,17 +70,18 @@ class Session:
     def described(self) -> dict[str, Any]:
         """Return it as admin.sock and REST show it, but for the form of the time."""
         info = msgspec.to_builtins(self.info)
-        del info["gateway_uid"]
+        del info["gateway_uid"], info["resume"]
         figures = msgspec.to_builtins(self.figures)
         del figures["session"]
         return {**info, **figures, "relay_pid": self.relay.child.pid}
 
-    def log_opened(self) -> None:
-        """Log that its client has connected."""
+    def log_opened(self, again: bool) -> None:
+        """Log that its client has connected, or connected again."""
         info = self.info
         log.info(
-            "session %s opened: %s %s (%s), user %s, client %s",
+            "session %s %s: %s %s (%s), user %s, client %s",
             info.id,
+            "resumed" if again else "opened",
             shown(info.guest),
             info.console,
             info.mode,
@@ -144,6 +149,23 @@ class SessionTable:
         """Return the session that a token opened, if it is still there."""
         return next((one for one in self.all() if one.info.token_id == token_id), None)
 
+    def resumable(self, digest: str, client: str) -> Session | None:
+        """Return the session to which the holder of a used token may come back.
+
+        Args:
+            digest: the token's.
+            client: the address that the gateway sees.
+
+        Raises:
+            BadToken: the token is for another address.
+        """
+        for one in self._sessions.values():
+            resume = one.info.resume
+            if resume is not None and resume.digest == digest:
+                _check_address(client, resume.client_address)
+                return one
+        return None
+
     def check(self, grant: Grant, client: str) -> None:
         """Refuse what can be refused without burning the token.
 
@@ -157,8 +179,7 @@ class SessionTable:
             LimitReached: a limit is reached.
         """
         limits = self._limits
-        if grant.client_address is not None and not _is_from(client, grant.client_address):
-            raise BadToken("This token is for a client at another address; ask for a new one.")
+        _check_address(client, grant.client_address)
         sessions = [one.info for one in self._sessions.values()]
         here = [one for one in sessions if (one.uuid, one.console) == (grant.uuid, grant.console)]
         if grant.mode == "rw" and not grant.takeover:
@@ -175,6 +196,11 @@ class SessionTable:
             )
         if grant.mode == "ro" and sum(one.mode == "ro" for one in here) >= limits.watchers:
             raise LimitReached(f"{limits.watchers} watchers look at this console; no more may.")
+
+
+def _check_address(client: str, address: str | None) -> None:
+    if address is not None and not _is_from(client, address):
+        raise BadToken("This token is for a client at another address; ask for a new one.")
 
 
 def _is_from(client: str, address: str) -> bool:

@@ -43,7 +43,7 @@ from .inventory import Inventory
 from .listener import make_directory, remove_stale
 from .loop import Loop, Timer
 from .sessions import Admission, Relay, Session, SessionTable
-from .tokens import Grant, MemoryStore
+from .tokens import BAD, Grant, MemoryStore, digest
 
 log = logging.getLogger("supervisor")
 
@@ -122,6 +122,10 @@ class _Supervisor:
     # ---- redeem.sock
 
     def _on_redeem(self, request: control.Redeem, caller: Caller) -> None:
+        back = self._table.resumable(digest(request.token).hex(), request.client)
+        if back is not None:
+            self._resume(back, request, caller)
+            return
         grant = self._tokens.reserve(request.token)
         try:
             self._table.check(grant, request.client)
@@ -131,6 +135,25 @@ class _Supervisor:
             log.info("refused %s for %s: %s", names.shown(grant.user), grant.shown(), error)
             raise
         caller.on_gone = functools.partial(self._abandon, session)
+
+    def _resume(self, session: Session, request: control.Redeem, caller: Caller) -> None:
+        """A session's own client comes back."""
+        if session.admission is not None:
+            raise BadToken(BAD)
+        session.info.client = request.client
+        session.info.gateway_pid, session.info.gateway_uid = caller.peer.pid, caller.peer.uid
+        session.admission = self._admission(session, None, request, caller)
+        self._admit(session)
+        caller.on_gone = functools.partial(self._abandon, session)
+
+    def _admission(
+        self, session: Session, grant: Grant | None, request: control.Redeem, caller: Caller
+    ) -> Admission:
+        late = LibvirtUnavailable(
+            "libvirt on the host did not open the console in time; try again in a while."
+        )
+        timer = self.loop.after(ADMISSION, lambda: self._late(session, late))
+        return Admission(grant, caller, request.events, timer)
 
     def _new_session(self, grant: Grant, request: control.Redeem, caller: Caller) -> Session:
         relay = self._relay_for(grant)
@@ -147,12 +170,14 @@ class _Supervisor:
             gateway_uid=caller.peer.uid,
             token_id=grant.id,
         )
+        if grant.resume:
+            info.resume = control.Resume(
+                seconds=grant.resume,
+                digest=digest(request.token).hex(),
+                client_address=grant.client_address,
+            )
         session = Session(info, relay)
-        late = LibvirtUnavailable(
-            "libvirt on the host did not open the console in time; try again in a while."
-        )
-        timer = self.loop.after(ADMISSION, lambda: self._late(session, late))
-        session.admission = Admission(grant, caller, request.events, timer)
+        session.admission = self._admission(session, grant, request, caller)
         self._table.add(session)
         if relay.ready:
             self._admit(session)
@@ -190,14 +215,10 @@ class _Supervisor:
             return
         admission.sent = True
         grant = admission.grant
-        admit = control.Admit(
-            session=session.info,
-            events=admission.events,
-            takeover=grant.takeover,
-            notices=grant.notices,
-            replay=grant.replay,
-            escape=grant.escape,
-        )
+        admit = control.Admit(session=session.info, events=admission.events)
+        if grant is not None:
+            admit.takeover, admit.notices = grant.takeover, grant.notices
+            admit.replay, admit.escape = grant.replay, grant.escape
         fd = admission.caller.channel.fileno() if admission.events else None
         self._tell(session.relay, admit, fd)
 
@@ -206,7 +227,8 @@ class _Supervisor:
         if admission is None:
             return
         try:
-            self._tokens.consume(admission.grant)
+            if admission.grant is not None:
+                self._tokens.consume(admission.grant)
         except BadToken as error:
             self._tell(
                 session.relay,
@@ -230,12 +252,14 @@ class _Supervisor:
     def _refuse(self, session: Session, error: ConsoleError) -> None:
         """Answer a redeem that came to nothing; the token may be tried again."""
         admission, session.admission = session.admission, None
-        self._table.remove(session)
         if admission is not None:
             admission.timer.cancel()
-            self._tokens.release(admission.grant)
-            log.info("refused %s: %s", admission.grant.shown(), error)
+            log.info("refused %s: %s", names.shown(session.info.guest), error)
             admission.caller.refuse(error)
+            if admission.grant is None:
+                return  # the session it wanted to come back to goes on
+            self._tokens.release(admission.grant)
+        self._table.remove(session)
         self._end_unneeded(session.relay)
 
     def _late(self, session: Session, error: ConsoleError) -> None:
@@ -252,6 +276,8 @@ class _Supervisor:
             return
         session.admission = None
         admission.timer.cancel()
+        if admission.grant is None:
+            return  # the session waits on for its client
         self._tokens.release(admission.grant)
         if admission.sent:
             self._end(session, CloseCode.ENDED, "The client is gone.")
@@ -283,14 +309,13 @@ class _Supervisor:
                 self._admitted(which.sessions[message.session])
             case control.Opened() if message.session in which.sessions:
                 session = which.sessions[message.session]
-                session.log_opened()
+                session.log_opened(message.again)
             case control.Closed() if message.client.session in which.sessions:
                 session = which.sessions[message.client.session]
                 session.figures = message.client
                 session.log_closed(message.code, message.reason)
                 self._refuse(session, Closed(message.reason))  # if it was not answered yet
-                if not which.sessions:
-                    self._retire(which)
+                self._table.remove(session)
             case control.Report():
                 for figures in message.clients:
                     if figures.session in which.sessions:
@@ -311,23 +336,25 @@ class _Supervisor:
             remove_stale(os.path.join(self._config.paths.relays, which.id + ".sock"))
         for session in list(which.sessions.values()):
             admission = session.admission
-            if admission is not None and which.ready and not self._stopping:
-                self._try_again(session, admission)
-            elif admission is not None:
+            grant = admission.grant if admission is not None else None
+            if admission is not None and grant is not None and which.ready and not self._stopping:
+                self._try_again(session, admission, grant)
+                continue
+            if admission is not None:
                 self._refuse(session, RelayLost(f"The relay {how}; try again."))
-            else:
+            if grant is None:
                 log.error("relay %d %s", which.child.pid, how)
                 session.log_closed(CloseCode.RELAY_LOST, f"relay {how}")
                 self._table.remove(session)
         if self._stopping and not self._children:
             self._stopped()
 
-    def _try_again(self, session: Session, admission: Admission) -> None:
+    def _try_again(self, session: Session, admission: Admission, grant: Grant) -> None:
         """The relay ended with its last client while this one was on its way to it."""
         del session.relay.sessions[session.info.id]
         admission.sent = False
         try:
-            session.relay = self._relay_for(admission.grant)
+            session.relay = self._relay_for(grant)
         except ConsoleError as error:
             self._refuse(session, error)
             return

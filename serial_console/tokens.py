@@ -14,7 +14,8 @@ from .names import shown
 
 BITS = 256
 """Random bits of a token (DESIGN.md)."""
-_BAD = "This token is unknown, used, revoked or expired; ask for a new one where you got this from."
+BAD = "This token is unknown, used, revoked or expired; ask for a new one where you got this from."
+"""The one answer for all of these."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Grant:
         console: the console's alias in any case.
         notices, replay, escape: how the session is to be; see config ``[session]``.
         client_address: the only address that may redeem it, or None.
+        resume: seconds that its session waits for its client to come back.
         expires_at: Unix time in seconds, for people; the monotonic clock counts.
     """
 
@@ -43,6 +45,7 @@ class Grant:
     replay: int
     escape: str
     client_address: str | None
+    resume: int
     expires_at: float
 
     def shown(self) -> str:
@@ -76,7 +79,7 @@ class MemoryStore:
                 f"{self._limit} tokens wait to be used, as many as may; try again in a while"
             )
         token = secrets.token_urlsafe(BITS // 8)
-        self._grants[_digest(token)] = (self._clock() + ttl, grant)
+        self._grants[digest(token)] = (self._clock() + ttl, grant)
         return token
 
     def reserve(self, token: str) -> Grant:
@@ -85,9 +88,9 @@ class MemoryStore:
         Raises:
             BadToken: unknown, used, revoked, expired or being redeemed: one answer for all.
         """
-        found = self._grants.get(_digest(token))
+        found = self._grants.get(digest(token))
         if found is None or found[0] <= self._clock() or found[1].id in self._reserved:
-            raise BadToken(_BAD)
+            raise BadToken(BAD)
         self._reserved.add(found[1].id)
         return found[1]
 
@@ -102,10 +105,10 @@ class MemoryStore:
             BadToken: it was revoked meanwhile.
         """
         self._reserved.discard(grant.id)
-        digest = self._find(grant.id)
-        if digest is None:
-            raise BadToken(_BAD)
-        del self._grants[digest]
+        key = self._find(grant.id)
+        if key is None:
+            raise BadToken(BAD)
+        del self._grants[key]
 
     def revoke(self, token_id: str) -> None:
         """Make a token useless.
@@ -113,10 +116,10 @@ class MemoryStore:
         Raises:
             NoSuchToken: there is none of that id (any more).
         """
-        digest = self._find(token_id)
-        if digest is None:
+        key = self._find(token_id)
+        if key is None:
             raise NoSuchToken("there is no unused token of that id; it may be used or expired")
-        del self._grants[digest]
+        del self._grants[key]
 
     def _find(self, token_id: str) -> bytes | None:
         return next((key for key, (_, one) in self._grants.items() if one.id == token_id), None)
@@ -128,5 +131,6 @@ class MemoryStore:
                 del self._grants[key]
 
 
-def _digest(token: str) -> bytes:
+def digest(token: str) -> bytes:
+    """Return what is kept of a token: its sha256."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,7 +1,8 @@
 ; A guest in one boot sector, on COM1 (115200 8N1, polled; the interrupt only ends hlt).
 ; It says "ready" once it is.
 ;   0x05   sends 1 MiB of noise: the top bytes of x = x * 1664525 + 1013904223 (mod 2^32), x = 1
-;   0x06   sends 0x20..0x7e over and over until a byte comes, which is dropped, then one 0x04
+;   0x06   sends 0x20..0x7e over and over until a byte comes, which is dropped, then how many bytes
+;          that were in 8 hexadecimal digits, and one 0x04
 ;   0x07   is deaf: sends 0x20..0x7f over and over and reads nothing, until an NMI
 ;   0x08   hangs: neither sends nor reads, until an NMI
 ;   0x0e   panics: tells the pvpanic device, if the guest has one
@@ -85,10 +86,12 @@ noise:  mov ebx, 1
         jmp idle
 
 flood:  mov bl, 0x20
+        xor edi, edi
 .burst: call poll
         jnz .stop
         call drained
         mov cx, FIFO
+        add edi, FIFO
         mov dx, COM1
 .byte:  mov al, bl
         out dx, al
@@ -99,6 +102,15 @@ flood:  mov bl, 0x20
 .same:  loop .byte
         jmp .burst
 .stop:  call receive
+        mov cx, 8
+.digit: rol edi, 4
+        mov ax, di
+        and al, 0x0f
+        cmp al, 10              ; the shortest way to a hexadecimal digit
+        sbb al, 0x69
+        das
+        call send
+        loop .digit
         mov al, 4
         call send
         jmp idle

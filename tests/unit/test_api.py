@@ -70,7 +70,7 @@ def test_replay_is_a_switch_or_bytes(rest: Rest, replay: object, sent: int | Non
     ("body", "field"),
     [
         ({"colour": "red"}, "colour"),
-        ({"resume": 10}, "resume"),
+        ({"resume": 3601}, "resume"),
         ({"mode": "rwx"}, "mode"),
         ({"ttl": 0}, "ttl"),
         ({"ttl": 10**30}, "ttl"),

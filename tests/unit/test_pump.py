@@ -24,7 +24,13 @@ def make(idle: float = 0, longest: float = 0, ring: int = RING) -> Pump:
 
 
 def attach(to: Pump, client: str = "a", now: float = 0.0, **options: Any) -> None:
-    settings = {"mode": "rw", "notices": False, "escape": b"\x11", "replay": 0} | options
+    settings = {
+        "mode": "rw",
+        "notices": False,
+        "escape": b"\x11",
+        "replay": 0,
+        "resumable": False,
+    } | options
     to.attach(client, now=now, **settings)
     to.intents()
 

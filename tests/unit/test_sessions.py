@@ -14,7 +14,8 @@ from serial_console.tokens import Grant
 
 GRANT = Grant(
     id="t", guest="web", uuid="u", alias=None, console="serial0", mode="rw", user="bob",
-    takeover=False, notices=True, replay=0, escape="", client_address=None, expires_at=0.0,
+    takeover=False, notices=True, replay=0, escape="", client_address=None,
+    resume=0, expires_at=0.0,
 )  # fmt: skip
 
 

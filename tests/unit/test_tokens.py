@@ -11,7 +11,8 @@ from serial_console.tokens import Grant, MemoryStore
 
 GRANT = Grant(
     id="t1", guest="web", uuid="u", alias=None, console="serial0", mode="rw", user="ann",
-    takeover=False, notices=True, replay=0, escape="", client_address=None, expires_at=0.0,
+    takeover=False, notices=True, replay=0, escape="", client_address=None,
+    resume=0, expires_at=0.0,
 )  # fmt: skip
 
 
