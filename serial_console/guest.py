@@ -12,6 +12,7 @@ import os
 import re
 import select
 import socket
+import stat
 import struct
 import termios
 import threading
@@ -711,11 +712,12 @@ def _sockets() -> dict[int, int]:
     """
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # no socket, or the listing's own, closed by now
-            inode = os.fstat(int(name)).st_ino
-            with socket.socket(fileno=os.dup(int(name))) as sock:
-                if sock.getpeername():
-                    found[inode] = int(name)
+        with contextlib.suppress(OSError):  # not connected, or the listing's own, closed by now
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):  # of anything else, socket() would leave the copy open
+                with socket.socket(fileno=os.dup(int(name))) as sock:
+                    if sock.getpeername():
+                        found[status.st_ino] = int(name)
     return found
 
 
