@@ -64,6 +64,12 @@ class WayBack:
                     events.append(event)
         return events
 
+    def tell(self, op: str, **fields: float) -> None:
+        """Tell the relay something, if it takes it at once."""
+        line = json.dumps({"v": VERSION, "op": op, **fields}).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            self._sock.send(line)
+
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()

@@ -1,0 +1,132 @@
+"""How a client takes its output, and how much of it has arrived; no I/O.
+
+The relay must tell a client that is slow, for which the guest waits, from one that has stalled, for
+which it does not. From a closed window they look alike: TCP opens it in steps of up to half a
+receive buffer, 3 s apart at 10 KB/s, and our own buffers add theirs. So the output is strewn with
+pings: a pong comes when the client has read up to there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+
+from . import frames
+
+SPACING = 1024
+"""Bytes of output from one ping to the next: a client that reads 10 KB/s answers ten times a
+second, well within the 250 ms after which the relay takes it for stalled."""
+PINGS = 512
+"""Pings per second at most; faster output has them further apart."""
+WINDOW = 0.1
+"""Seconds over which the speed of the output is measured."""
+MEMORY = 10.0
+"""Seconds for which a pause is remembered, at least; at most twice that."""
+
+_POSITION = struct.Struct("!Q")
+
+
+class Flow:
+    """Counts one client's output.
+
+    Args:
+        pings: whether to strew pings.
+        now: seconds of a clock that does not jump, here and below.
+    """
+
+    def __init__(self, now: float, *, pings: bool) -> None:
+        self._pings = pings
+        self._payload = 0
+        self._wire = 0
+        self._pinged = self._ponged = 0
+        self._acknowledged = 0
+        self._delivered = 0
+        self._frames: deque[tuple[int, int]] = deque()  # where each ends: on the wire, in payload
+        self._measured = (now, 0)
+        self._spacing = SPACING
+        self._sign = now
+        self._pauses = [0.0, 0.0]
+        self._turn = now
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether output is on its way."""
+        return bool(self._frames)
+
+    @property
+    def pause(self) -> float:
+        """The longest time in seconds, of late, in which the client took nothing."""
+        return max(self._pauses)
+
+    def frames(self, payload: bytes, now: float) -> bytes:
+        """Return output as frames, with pings among them."""
+        if not self._frames and (not self._ponged or self._ponged >= self._pinged):
+            self._sign = now  # it had nothing to take until now
+        self._measure(now)
+        wire = bytearray()
+        view = memoryview(payload)
+        while view:
+            room = len(view)
+            if self._pings:
+                room = max(1, self._spacing - (self._payload - self._pinged))
+            piece, view = view[:room], view[room:]
+            wire += frames.frame(frames.BINARY, bytes(piece))
+            self._payload += len(piece)
+            self._frames.append((self._wire + len(wire), self._payload))
+            if self._pings and self._payload - self._pinged >= self._spacing:
+                wire += self.ping()
+        self._wire += len(wire)
+        return bytes(wire)
+
+    def ping(self) -> bytes:
+        """Return a ping that tells where it stands; the caller counts it with ``other``."""
+        self._pinged = self._payload
+        return frames.frame(frames.PING, _POSITION.pack(self._payload))
+
+    def other(self, wire: bytes) -> bytes:
+        """Count frames that are not output, and return them."""
+        self._wire += len(wire)
+        return wire
+
+    def pong(self, payload: bytes, now: float) -> bool:
+        """Take a pong. Returns whether it shows that the client takes output."""
+        if len(payload) != _POSITION.size:
+            return False
+        (position,) = _POSITION.unpack(payload)
+        if not self._ponged < position <= self._pinged:
+            return False
+        self._ponged = position
+        return self._taken(now)
+
+    def look(self, waiting: int, now: float) -> bool:
+        """Note how many bytes of what it was given are not acknowledged.
+
+        Returns:
+            Whether it took some since the last look.
+        """
+        acknowledged = self._wire - waiting
+        progress = acknowledged > self._acknowledged and bool(self._frames)
+        self._acknowledged = max(self._acknowledged, acknowledged)
+        while self._frames and self._frames[0][0] <= self._acknowledged:
+            self._delivered = self._frames.popleft()[1]
+        return progress and self._taken(now)
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes of output that had not arrived whole at the last look."""
+        return self._payload - max(self._delivered, self._ponged)
+
+    def _taken(self, now: float) -> bool:
+        if now - self._turn >= MEMORY:
+            self._pauses = [self._pauses[1], 0.0]
+            self._turn = now
+        self._pauses[1] = max(self._pauses[1], now - self._sign)
+        self._sign = now
+        return True
+
+    def _measure(self, now: float) -> None:
+        began, payload = self._measured
+        if now - began >= WINDOW:
+            speed = (self._payload - payload) / (now - began)
+            self._spacing = max(SPACING, int(speed / PINGS))
+            self._measured = (now, self._payload)

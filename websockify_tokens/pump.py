@@ -1,0 +1,301 @@
+"""One session's bytes both ways: bounded, watched for clients that are slow, stalled or gone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import ssl
+import struct
+import termios
+import time
+from typing import Any
+
+from . import frames
+from .client import WayBack
+from .flow import Flow
+from .liveness import INFO_SIZE, LOOKS, Liveness, Look
+
+NORMAL = 1000
+GOING_AWAY = 1001
+GATEWAY_RESTARTING = 1012
+RELAY_LOST = 4412
+
+CHUNK = 65536
+"""Bytes of one read, and so what the gateway holds of a session in either direction."""
+TICK = 0.1
+"""Seconds between two looks at how much of the output has arrived, while some is on its way."""
+KNOCK = 1.0
+"""Seconds between two pings while the client is not read. One that has closed with its input still
+on the way to us cannot say so; its kernel answers a ping with a reset."""
+CLOSE_REPLY = 2.0
+"""Seconds to wait for the client's close frame (DESIGN.md)."""
+END_EVENT = 1.0
+"""Seconds to wait for the relay's ``end`` once its socket is closed."""
+
+
+class Ended(Exception):
+    """The session is over: close code and reason.
+
+    Attributes:
+        by_client: the client closed or is gone; it will not answer our close frame.
+        vanished: it is not even worth waiting for room for that frame.
+        unsent: what is to be sent before the close frame.
+        reader: what reads the client's frames, maybe within one.
+    """
+
+    def __init__(
+        self, code: int, reason: str, *, by_client: bool = False, vanished: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.by_client = by_client or vanished
+        self.vanished = vanished
+        self.unsent = b""
+        self.reader = frames.Reader()
+
+
+class Pump:
+    """Bytes both ways. Reads a side only when what it read before has been written.
+
+    Args:
+        client: the connected client, past its handshake.
+        relay: the connected relay.
+        back: the way back from the relay.
+        heartbeat: seconds between pings, 0 for none.
+    """
+
+    def __init__(
+        self, client: socket.socket, relay: socket.socket, back: WayBack, heartbeat: float
+    ) -> None:
+        self._client = client
+        self._relay = relay
+        self._back = back
+        self._heartbeat = heartbeat
+        self._reader = frames.Reader()
+        self._to_client = bytearray()
+        self._to_relay = bytearray()
+        self._end: Ended | None = None
+        now = time.monotonic()
+        self._flow = Flow(now, pings=heartbeat > 0)
+        self._told = self._knocked = now
+        self._liveness = Liveness(heartbeat, now)
+        self._looks = 0
+        self._ping_waits = False
+        client.setblocking(False)
+        relay.setblocking(False)
+
+    def run(self) -> None:
+        """Pump until the end. Raises Ended, or OSError when the client's connection breaks."""
+        try:
+            self._run()
+        except Ended as end:
+            end.unsent, end.reader = bytes(self._to_client), self._reader
+            raise
+        finally:
+            self._look_at_flow(time.monotonic())
+            if self._flow.undelivered:
+                self._back.tell("undelivered", bytes=self._flow.undelivered)
+
+    def _run(self) -> None:
+        wake = _woken_by_sigterm()
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        look_at = time.monotonic() + self._heartbeat / LOOKS
+        tick_at = 0.0
+        wanted: dict[int, int] = {}
+        client, relay, back = self._client.fileno(), self._relay.fileno(), self._back.fileno()
+        while True:
+            want = self._wanted()
+            for fd, events in want.items():
+                if wanted.get(fd) != events:
+                    poll.register(fd, events)
+            for fd in wanted.keys() - want.keys():
+                poll.unregister(fd)
+            wanted = want
+            due = [look_at] if self._heartbeat else []
+            if self._flow.outstanding or self._to_relay:
+                due.append(tick_at)
+            wait = max(0.0, min(due) - time.monotonic()) * 1000 if due else None
+            ready = dict(poll.poll(wait))
+            if wake in ready:
+                raise _restart()
+            if back in ready:
+                self._read_back()
+            if ready.get(relay, 0) & ~select.POLLOUT:
+                self._read_relay()
+            if ready.get(client, 0) & select.POLLIN:
+                self._read_client()
+            elif ready.get(client, 0) & (select.POLLHUP | select.POLLERR | select.POLLRDHUP):
+                raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
+            self._write_relay()
+            self._write_client()
+            now = time.monotonic()
+            if self._heartbeat and now >= look_at:
+                look_at = now + self._heartbeat / LOOKS
+                self._look()
+            if now >= tick_at:
+                tick_at = now + TICK
+                self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        if self._flow.outstanding and self._look_at_flow(now):
+            self._tell_taking(now)
+        if self._to_relay and self._heartbeat and now - self._knocked >= KNOCK:
+            self._knocked = now
+            self._ping()
+
+    def _look_at_flow(self, now: float) -> bool:
+        """Take note of what the client's kernel has acknowledged."""
+        kernel = 0
+        with contextlib.suppress(OSError):
+            raw = fcntl.ioctl(self._client, termios.TIOCOUTQ, b"\0\0\0\0")
+            (kernel,) = struct.unpack("i", raw)
+        return self._flow.look(len(self._to_client) + kernel, now)
+
+    def _tell_taking(self, now: float) -> None:
+        """Tell the relay that its client takes output, while it cannot see that for itself."""
+        if self._to_client and now - self._told >= TICK:
+            self._told = now
+            self._back.tell("taking", pause=round(self._flow.pause, 3))
+
+    def _ping(self) -> None:
+        if not self._ping_waits:
+            self._to_client += self._flow.other(self._flow.ping())
+            self._ping_waits = True
+
+    def _look(self) -> None:
+        """See whether the client is still there; send a ping when it is time for one."""
+        info = self._client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_SIZE)
+        reading = not self._to_relay
+        why = self._liveness.verdict(time.monotonic(), Look.parse(info), reading=reading)
+        if why is not None:
+            raise Ended(GOING_AWAY, why, vanished=True)
+        self._looks += 1
+        if self._looks % LOOKS == 0:
+            self._ping()
+
+    def _wanted(self) -> dict[int, int]:
+        """What to poll for: a side is read only when nothing waits to be written to the other."""
+        client = select.POLLRDHUP
+        client |= select.POLLIN if not self._to_relay else 0
+        client |= select.POLLOUT if self._to_client else 0
+        relay = select.POLLIN if not self._to_client else 0
+        relay |= select.POLLOUT if self._to_relay else 0
+        want = {self._client.fileno(): client}
+        if relay:
+            want[self._relay.fileno()] = relay
+        if not self._back.ended:
+            want[self._back.fileno()] = select.POLLIN
+        return want
+
+    def _read_relay(self) -> None:
+        if self._to_client:
+            return
+        try:
+            data = self._relay.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            raise self._end or end_of(self._back)
+        self._to_client += self._flow.frames(data, time.monotonic())
+
+    def _read_client(self) -> None:
+        while not self._to_relay:
+            try:
+                data = self._client.recv(CHUNK)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            if not data:
+                raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
+            try:
+                pieces = self._reader.feed(data)
+            except frames.FrameError as error:
+                raise Ended(frames.PROTOCOL_ERROR, f"WebSocket protocol error: {error}.") from None
+            for opcode, payload in pieces:
+                if opcode == frames.BINARY:
+                    self._to_relay += payload
+                elif opcode == frames.PING and len(self._to_client) < CHUNK:
+                    self._to_client += self._flow.other(frames.frame(frames.PONG, payload))
+                elif opcode == frames.PONG and self._flow.pong(payload, time.monotonic()):
+                    self._tell_taking(time.monotonic())
+                elif opcode == frames.CLOSE:
+                    self._write_relay()
+                    raise Ended(NORMAL, "The client closed.", by_client=True)
+            if not isinstance(self._client, ssl.SSLSocket) or not self._client.pending():
+                return
+
+    def _write_relay(self) -> None:
+        if self._to_relay:
+            try:
+                del self._to_relay[: self._relay.send(self._to_relay)]
+            except BlockingIOError:
+                return
+            except OSError:  # it has ended: reading it, which comes next, says how
+                self._to_relay.clear()
+
+    def _write_client(self) -> None:
+        if self._to_client:
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                del self._to_client[: self._client.send(self._to_client)]
+                self._ping_waits = self._ping_waits and bool(self._to_client)
+
+    def _read_back(self) -> None:
+        self._end = _end_in(self._back.events()) or self._end
+
+
+def _end_in(events: list[dict[str, Any]]) -> Ended | None:
+    for event in events:
+        if event.get("op") == "end":
+            return Ended(int(event["code"]), str(event["reason"]))
+    return None
+
+
+def end_of(back: WayBack) -> Ended:
+    """The relay has closed its socket: it said why on the way back, unless it died."""
+    deadline = time.monotonic() + END_EVENT
+    while not back.ended and time.monotonic() < deadline:
+        select.select([back], [], [], max(0.0, deadline - time.monotonic()))
+        end = _end_in(back.events())
+        if end is not None:
+            return end
+    return Ended(RELAY_LOST, "The relay of this console was lost; connect again.")
+
+
+def close(client: socket.socket, end: Ended) -> None:
+    """Send what was half sent and the close frame, and wait a moment for the client's own."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is an end in sight, and a better reason
+    deadline = time.monotonic() + CLOSE_REPLY
+    client.settimeout(0 if end.vanished else CLOSE_REPLY)
+    with contextlib.suppress(OSError, frames.FrameError):
+        client.sendall(end.unsent + frames.close_frame(end.code, end.reason))
+        while not end.by_client and (left := deadline - time.monotonic()) > 0:
+            client.settimeout(left)
+            data = client.recv(CHUNK)
+            if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
+                break
+        client.shutdown(socket.SHUT_RDWR)
+
+
+def _restart() -> Ended:
+    return Ended(GATEWAY_RESTARTING, "The gateway restarts; connect again.")
+
+
+def restarting(_signal: int, _frame: object) -> None:
+    """Handle SIGTERM while the token is redeemed: nothing else ends that wait."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _restart()
+
+
+def _woken_by_sigterm() -> int:
+    """Let SIGTERM be seen by the poll loop. Returns the fd to watch."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: None)
+    return read
