@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from . import terminal
+from .bytequeue import ByteQueue
 from .control import ClientInfo, HeldEvent, Message, SkippedEvent, State, StateEvent
 from .errors import CloseCode
 
@@ -77,7 +78,7 @@ class _Client:
     escape: bytes
     resumable: bool
     opened: float
-    out: bytearray = field(default_factory=bytearray)
+    out: ByteQueue = field(default_factory=ByteQueue)
     start: int = 0  # where ``out`` begins, counted over the whole session
     notes: deque[_Note] = field(default_factory=deque)
     at_line_start: bool = True
@@ -87,7 +88,7 @@ class _Client:
     away: bool = False
     gap: int = 0
     skipped: int = 0
-    tail: bytearray = field(default_factory=bytearray)  # what it took last, if it may come back
+    tail: ByteQueue = field(default_factory=ByteQueue)  # what it took last, if it may come back
     bytes_in: int = 0
     bytes_out: int = 0
     last_input: float = 0.0
@@ -106,7 +107,7 @@ class Pump:
     """
 
     def __init__(self, replay: int, backlog: int, idle_timeout: float, max_session: float) -> None:
-        self._ring = bytearray()
+        self._ring = ByteQueue()
         self._ring_max = replay
         self._ring_cut = False
         self._backlog = backlog
@@ -168,11 +169,11 @@ class Pump:
         It is given them again, as far as they are still there; the rest is a gap.
         """
         one = self._clients[client]
-        again = bytes(one.tail[max(0, len(one.tail) - count) :])
-        one.out[:0] = again
+        again = one.tail.last(count)
+        one.out.push(again)
         one.start -= len(again)
         one.bytes_out -= len(again)
-        one.tail.clear()
+        one.tail = ByteQueue()
         one.gap += count - len(again)
         one.skipped += count - len(again)
 
@@ -218,10 +219,10 @@ class Pump:
         """Take what the guest printed."""
         self._printed = now
         if self._ring_max:
-            self._ring += data
+            self._ring.append(data)
             excess = len(self._ring) - self._ring_max
             if excess > 0:
-                del self._ring[:excess]
+                self._ring.drop(excess)
                 self._ring_cut = True
         for client in self._clients.values():
             if not client.finished:
@@ -249,7 +250,7 @@ class Pump:
                 at = one.notes[0].end - one.start
             self._insert(one, at, mark)
             one.gap = 0
-        return memoryview(one.out)[:65536]
+        return one.out.head()
 
     def has_output(self, client: str) -> bool:
         """Whether something waits for a client."""
@@ -259,9 +260,6 @@ class Pump:
         """Note that a client took so many bytes."""
         if count:
             one = self._clients[client]
-            if one.resumable:
-                one.tail += one.out[:count]
-                del one.tail[: max(0, len(one.tail) - self._backlog)]
             self._advance(one, count)
             one.bytes_out += count
             one.progress = now
@@ -424,7 +422,7 @@ class Pump:
     def _push(self, client: _Client, data: bytes, now: float) -> None:
         if not client.out:
             client.progress = now
-        client.out += data
+        client.out.append(data)
         client.at_line_start = data.endswith(b"\n")
         if client.stalled or client.mode == "ro":
             self._trim(client, now)
@@ -450,7 +448,9 @@ class Pump:
             client.gap += note.skipped
             notes.remove(note)
         dropped = end - begin
-        del client.out[keep : keep + dropped]
+        kept = client.out.take(keep)
+        client.out.drop(dropped)
+        client.out.push(kept)
         client.start += dropped
         if half:
             half.begin += dropped
@@ -460,7 +460,9 @@ class Pump:
 
     def _insert(self, client: _Client, at: int, mark: bytes) -> None:
         """Put a gap mark into the queue; what stands before it moves towards the front."""
-        client.out[at:at] = mark
+        before = client.out.take(at)
+        client.out.push(mark)
+        client.out.push(before)
         client.start -= len(mark)
         if at:
             client.notes[0].begin -= len(mark)
@@ -470,7 +472,11 @@ class Pump:
 
     def _advance(self, client: _Client, count: int) -> None:
         """Note that the first bytes of the queue have been taken."""
-        del client.out[:count]
+        if client.resumable:
+            client.tail.append(client.out.take(count))
+            client.tail.drop(max(0, len(client.tail) - self._backlog))
+        else:
+            client.out.drop(count)
         client.start += count
         for note in client.notes:
             if note.skipped and note.begin < client.start:
@@ -526,7 +532,7 @@ class Pump:
             self._emit_held(0)
 
     def _recent(self, limit: int) -> bytes:
-        recent = bytes(self._ring[-limit:]) if limit else b""
+        recent = self._ring.last(limit)
         if recent and (self._ring_cut or len(recent) < len(self._ring)):
             line = re.search(rb"\n", recent)
             recent = recent[line.end() :] if line else recent
