@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import os
 import select
 import socket
+import struct
 import subprocess
 import termios
 import time
@@ -127,6 +129,114 @@ class Terminal:
 
     def _seen(self, what: str) -> str:
         return f"no {what} in {len(self.rest())} bytes: {self.rest()[-400:]!r}"
+
+
+class Raw:
+    """A WebSocket client on a bare socket, which does both ways at once and only what it is told.
+
+    ``serve`` reads and writes for a while; between two calls nothing is: the client is stalled.
+    """
+
+    def __init__(self, host: str, port: int, token: str, receive_buffer: int = 0) -> None:
+        """Connect; ``receive_buffer`` in bytes, 0 for the kernel's."""
+        self.output = bytearray()
+        self.close_code: int | None = None
+        self._frames = bytearray()
+        self._unsent = bytearray()
+        self._socket = socket.socket()
+        if receive_buffer:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.connect((host, port))
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._socket.sendall(
+            f"GET /websockify?token={token} HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += self._socket.recv(1)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.vanish()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of frames that were to be sent and could not be yet."""
+        return len(self._unsent)
+
+    def send(self, data: bytes) -> None:
+        """Have one message sent by ``serve``."""
+        self._unsent += _masked(2, data)
+
+    def serve(self, seconds: float, most: int = 1 << 30, *, write: bool = True) -> int:
+        """Read, at most so many bytes of the stream, and write; return how many were read."""
+        deadline = time.monotonic() + seconds
+        read = 0
+        while read < most and (left := deadline - time.monotonic()) > 0:
+            poll = select.poll()
+            events = select.POLLIN | (select.POLLOUT if write and self._unsent else 0)
+            poll.register(self._socket, events)
+            for _, ready in poll.poll(left * 1000):
+                if ready & select.POLLOUT:
+                    del self._unsent[: self._socket.send(self._unsent)]
+                if ready & ~select.POLLOUT:
+                    data = self._socket.recv(min(65536, most - read))
+                    if not data:
+                        return read
+                    read += len(data)
+                    self._frames += data
+                    self._parse()
+        return read
+
+    def serve_until(self, wanted: bytes, seconds: float = 20.0) -> None:
+        """Serve until so much has come."""
+        deadline = time.monotonic() + seconds
+        while wanted not in self.output:
+            assert time.monotonic() < deadline, f"no {wanted!r} in {bytes(self.output[-300:])!r}"
+            self.serve(0.02)
+
+    def vanish(self) -> None:
+        """Break the connection without a close frame."""
+        self._socket.close()
+
+    def _parse(self) -> None:
+        frames = self._frames
+        while len(frames) >= 2:
+            size, start = frames[1] & 0x7F, 2
+            if size > 125:
+                start = 4 if size == 126 else 10
+                if len(frames) < start:
+                    return
+                size = int.from_bytes(frames[2:start], "big")
+            if len(frames) < start + size:
+                return
+            payload = bytes(frames[start : start + size])
+            opcode = frames[0] & 0xF
+            del frames[: start + size]
+            if opcode == 2:
+                self.output += payload
+            elif opcode == 8:
+                self.close_code = int.from_bytes(payload[:2], "big")
+            elif opcode == 9:
+                self._unsent += _masked(10, payload)
+
+
+def _masked(opcode: int, data: bytes) -> bytes:
+    """Return a client's frame; the mask is zero, which leaves the data as it is."""
+    size = len(data)
+    if size < 126:
+        head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, size)
+    else:
+        head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
+    return head + bytes(4) + data
 
 
 class Pty:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import psutil
 
 from . import rig
-from .clients import Terminal
+from .clients import Raw, Terminal
 
 BIN = os.path.dirname(sys.executable)
 READY = 30.0
@@ -281,6 +281,10 @@ class Stack:
     def open(self, guest: str, via: str = "gateway", **fields: Any) -> Terminal:
         """Get a token and connect."""
         return self.connect(self.token(guest, **fields), via)
+
+    def raw(self, guest: str, *, receive_buffer: int = 0, **fields: Any) -> Raw:
+        """Get a token and connect through our gateway on a bare socket."""
+        return Raw("127.0.0.1", self.gateway_port, self.token(guest, **fields), receive_buffer)
 
     # ---- REST
 

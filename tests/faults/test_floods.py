@@ -1,10 +1,45 @@
-"""More input than a guest takes, more output than a client reads."""
+"""More input than a guest takes, from clients that vanish."""
+
+import contextlib
+import re
+import time
 
 import psutil
+import pytest
 
 from tests import rig
 
 MIB = 1 << 20
+ROUNDS = 20
+FLOOD = 10 * MIB
+KINDS = ("paused", "hung", "deaf")
+"""Guests that read nothing: libvirt knows it; nobody knows it; and it prints all the while."""
+
+
+def stop_reading(kind, guest, terminal):
+    if kind == "paused":
+        guest.suspend()
+    elif kind == "hung":
+        terminal.send(b"a\x08")
+        terminal.read_until(b"a")
+    else:
+        terminal.send(b"\x07")
+        terminal.read_until(b"xyz")
+
+
+def numbered(flood):
+    """Return 10 MiB of which each piece tells where it belongs."""
+    return b"".join(b"%d:%06d," % (flood, number) for number in range(FLOOD // 9))[:FLOOD]
+
+
+def memory(session):
+    pids = session["relay_pid"], session["gateway_pid"]
+    return [psutil.Process(pid).memory_full_info().uss for pid in pids]
+
+
+def the_session(stack, guest):
+    (found,) = (one for one in stack.sessions() if one["uuid"] == guest.uuid)
+    return found
 
 
 def test_input_to_a_paused_guest_is_held_bounded_and_typed_when_it_runs(stack, echo_guest):
@@ -21,35 +56,73 @@ def test_input_to_a_paused_guest_is_held_bounded_and_typed_when_it_runs(stack, e
         assert terminal.read_exactly(len(typed)) == typed
 
 
-def test_a_flood_at_a_paused_guest_by_clients_that_vanish(stack, libvirtd, echo_guest):
+@pytest.mark.timeout(240)
+def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_guest):
+    """Twenty times each; all three guests at once, since most of it is waiting."""
     pid = libvirtd.pid
-    echo_guest.suspend()
-    for _ in range(5):
-        terminal = stack.open(echo_guest.uuid)
-        terminal.send(b"x" * 300000)
-        (session,) = stack.wait_sessions("paused")
-        assert psutil.Process(session["relay_pid"]).memory_full_info().uss < 30 * MIB
-        terminal.vanish()
-        stack.wait_free()
-    echo_guest.resume()
-    with stack.open(echo_guest.uuid) as terminal:
-        terminal.send(b"mine")
-        terminal.read_until(b"mine")
+    guests = {kind: make_guest("echo") for kind in KINDS}
+    for kind, guest in guests.items():
+        with stack.open(guest.uuid) as terminal:
+            terminal.send(b"x")
+            terminal.read_until(b"x")
+            stop_reading(kind, guest, terminal)
+    stack.wait_free()
+    for flood in range(ROUNDS):
+        with contextlib.ExitStack() as clients:
+            floods = {
+                kind: clients.enter_context(stack.raw(guest.uuid, user=f"user {flood}"))
+                for kind, guest in guests.items()
+            }
+            before = {kind: memory(the_session(stack, guests[kind])) for kind in guests}
+            for client in floods.values():
+                client.send(numbered(flood))
+            for client in floods.values():
+                client.serve_until(b"what you type is held.]")
+            printed = len(floods["deaf"].output)
+            floods["deaf"].serve(0.1)
+            assert len(floods["deaf"].output) > printed, "it prints all the while"
+            for kind, guest in guests.items():
+                session = the_session(stack, guest)
+                assert session["bytes_in"] < MIB, "the client is no longer read"
+                for begin, end in zip(before[kind], memory(session), strict=True):
+                    assert end - begin < 2 * MIB, (kind, flood)
+            if flood == 5:
+                taken_over(stack, guests, floods)
+            if flood == 6:
+                closed_by_the_operator(stack, guests, floods)
+        stack.wait_sessions()
+        assert libvirtd.pid == pid
+    guests["paused"].resume()
+    guests["hung"].nmi()
+    guests["deaf"].nmi()
+    for kind, guest in guests.items():
+        began = time.monotonic()
+        with stack.open(guest.uuid) as terminal:
+            if kind != "paused":  # which was sent nothing
+                terminal.read_until(b":", seconds=5)
+            terminal.send(b"mine")
+            if kind == "paused":
+                terminal.read_until(b"mine", seconds=5)
+            print(f"{kind}: the next client had a console after {time.monotonic() - began:.2f} s")
+            terminal.read_until(b"mine", seconds=60) if kind != "paused" else None
+            pieces = re.findall(rb"(\d+):(\d{6}),", terminal.output)
+            assert pieces == sorted(pieces, key=lambda one: (int(one[0]), one[1]))
+            assert (kind == "paused") == (not pieces)
+    stack.wait_free()
     assert libvirtd.pid == pid
 
 
-def test_a_client_that_does_not_read_holds_up_nobody_and_sees_the_newest(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
-        stack.wait_sessions("connected")
-        terminal.send(b"\x06")
-        assert rig.eventually(lambda: stack.sessions()[0]["skipped"] > 0, seconds=60)
-        (session,) = stack.sessions()
-        pids = session["relay_pid"], session["gateway_pid"]
-        before = [psutil.Process(pid).memory_full_info().uss for pid in pids]
-        goal = session["skipped"] + MIB
-        assert rig.eventually(lambda: stack.sessions()[0]["skipped"] > goal, seconds=60)
-        after = [psutil.Process(pid).memory_full_info().uss for pid in pids]
-        assert all(end - begin < MIB for begin, end in zip(before, after, strict=True))
-        terminal.send(b"x")
-        terminal.read_until(b"bytes of output skipped]")
-        terminal.read_until(b"\x04")
+def taken_over(stack, guests, floods):
+    for kind, guest in guests.items():
+        with stack.open(guest.uuid, takeover=True, user="bob") as terminal:
+            floods[kind].serve_until(b"bob has taken over this console.")
+            if kind == "deaf":
+                terminal.read_exactly(1000)
+
+
+def closed_by_the_operator(stack, guests, floods):
+    for kind, guest in guests.items():
+        began = time.monotonic()
+        stack.ask("close", id=the_session(stack, guest)["id"])
+        floods[kind].serve_until(b"The operator closed this session.")
+        assert time.monotonic() - began < 2
