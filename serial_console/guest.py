@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import re
@@ -340,7 +341,8 @@ class GuestConsole:
         self._on_state = on_state
         self._on_gone = on_gone
         self._connection: Any = None
-        self._dead: Any = None
+        self._dead: list[Callable[[], Any]] = []
+        self._events: list[int] = []
         self._domain: Any = None
         self._stream: Any = None
         self._socket = -1
@@ -477,9 +479,9 @@ class GuestConsole:
                 (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
                 (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted),
             ):
-                new.connection.domainEventRegisterAny(
-                    new.domain, event, self._loop.guarded(callback), None
-                )
+                call = self._loop.guarded(callback)
+                number = new.connection.domainEventRegisterAny(new.domain, event, call, None)
+                self._events.append(number)
 
     def _dropped(self, connection: Any, _why: int, _opaque: object) -> None:
         if connection is self._connection:
@@ -488,14 +490,27 @@ class GuestConsole:
     def _lost(self, why: str) -> None:
         """The connection is of no use any more."""
         log.warning("connection to libvirt at %s lost: %s", self._uri, why)
-        self._dead = self._connection
-        self._stream = self._domain = self._connection = None
-        self._socket = -1
+        self._bury()
         self._say(
             State.RECONNECTING, "The connection to libvirt on the host is lost; trying again."
         )
         self._wait = REOPEN[0]
         self._retry.set(self._wait)
+
+    def _bury(self) -> None:
+        """Forget the connection, and close it later: in its own close callback that would hang.
+
+        What is still registered on it would keep it, and its descriptors, for good.
+        """
+        connection, stream = self._connection, self._stream
+        if stream is not None:
+            self._dead.append(functools.partial(_free, stream))
+        for number in self._events:
+            self._dead.append(functools.partial(connection.domainEventDeregisterAny, number))
+        if connection is not None:
+            self._dead.append(connection.close)
+        self._stream = self._domain = self._connection = None
+        self._events, self._socket = [], -1
 
     def _connected(self, result: _Dialled | Exception) -> None:
         self._working = False
@@ -506,7 +521,7 @@ class GuestConsole:
         except NoSuchGuest:
             self._on_gone("The guest no longer exists.")
         except (LibvirtUnavailable, libvirt.libvirtError):
-            self._connection = None
+            self._bury()
             self._again()
         else:
             self._attach()
@@ -518,10 +533,10 @@ class GuestConsole:
     def _try_again(self) -> None:
         if self._working:
             return
-        dead, self._dead = self._dead, None
-        if dead is not None:  # not in its own close callback, where closing it would hang
+        dead, self._dead = self._dead, []
+        for end in dead:
             with contextlib.suppress(libvirt.libvirtError):
-                dead.close()
+                end()
         self._working = True
         if self._connection is None:
             self._in_thread(self._dial, self._connected)
@@ -636,9 +651,7 @@ class GuestConsole:
         another program forced the console away."""
         log.debug("console stream of %s: %s", self._uuid, why)
         stream, self._stream = self._stream, None
-        with contextlib.suppress(libvirt.libvirtError):
-            stream.eventRemoveCallback()
-            stream.abort()
+        _free(stream)
         self._wait = REOPEN[0]
         self._retry.set(STOP_EVENT)
 
@@ -704,6 +717,15 @@ _STOPPED = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED: "The guest was saved to disk",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "The guest was ended by an error on the host",
 }
+
+
+def _free(stream: Any) -> None:
+    """End a stream. libvirt 9.0 never lets go of the data of a stream's callback; they hold the
+    Python object, and that the connection, unless it is told to free it."""
+    for end in (stream.eventRemoveCallback, stream.abort):
+        with contextlib.suppress(libvirt.libvirtError):
+            end()
+    stream.__del__()
 
 
 def _sockets() -> dict[int, int]:
