@@ -58,6 +58,9 @@ UNREAD = 5, 35.0
 after 30 s of that (fact 2; measured: 30 s): packets, and seconds after which they tell nothing."""
 STOP_EVENT = 1.5
 """Seconds from the stream's end in which the guest's STOPPED event may come (fact 4)."""
+REBOOT = 1.0
+"""Seconds in which all REBOOT events are of one reboot: SeaBIOS resets the machine too, and two or
+three came within 110 ms."""
 
 _T = TypeVar("_T")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -307,7 +310,7 @@ class _Dialled:
 @dataclass(frozen=True)
 class _Opened:
     stream: Any
-    paused: bool
+    state: int
 
 
 class GuestConsole:
@@ -350,6 +353,8 @@ class GuestConsole:
         self._retry = loop.timer(self._try_again)
         self._wait = REOPEN[0]
         self._state = State.STARTING
+        self._text = ""
+        self._reboot = -REBOOT
         self._sent: deque[float] = deque(maxlen=UNREAD[0])
         self._working = False
         self._attach_again = False
@@ -570,7 +575,7 @@ class GuestConsole:
             return None
         stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         domain.openConsole(self._alias, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
-        return _Opened(stream, state == libvirt.VIR_DOMAIN_PAUSED)
+        return _Opened(stream, state)
 
     def _opened(self, result: _Opened | Exception | None, connection: Any) -> None:
         self._working = False
@@ -599,8 +604,8 @@ class GuestConsole:
         )
         self._wait = REOPEN[0]
         self._retry.set(None)
-        if opened.paused:
-            self._say(State.PAUSED, "The guest is paused.")
+        if opened.state in _HALTED:
+            self._say(State.PAUSED, _HALTED[opened.state])
         else:
             self._say(State.CONNECTED, _CONNECTED.get(self._state, ""))
 
@@ -657,27 +662,42 @@ class GuestConsole:
 
     # ---- events
 
-    def _lifecycle(self, _connection: Any, _domain: Any, event: int, detail: int, _o: Any) -> None:
-        if event == libvirt.VIR_DOMAIN_EVENT_STARTED:
-            if self._stream is not None:  # of the run before; its end is still on the way
-                self._ended("guest started anew")
-            self._attach()
-        elif event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
-            if self._stream is not None:
-                self._say(State.PAUSED, "The guest is paused: what you type is held.")
-        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
-            if self._stream is not None:
-                self._say(State.CONNECTED, "The guest runs again.")
-        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            self._stopped(detail)
-        elif event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
-            self._persistent = True
-        elif event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
-            if detail == libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
-                return
-            self._persistent = False
-            if self._state is State.WAITING:
-                self._on_gone("The guest was removed from this host.")
+    def _lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _o: Any) -> None:
+        match event:
+            case libvirt.VIR_DOMAIN_EVENT_STARTED:
+                self._started(detail)
+            case libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+                self._halted(_SUSPENDED.get(detail, _HALTED[libvirt.VIR_DOMAIN_PAUSED]))
+            case libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED:
+                self._halted(_HALTED[libvirt.VIR_DOMAIN_PMSUSPENDED])
+            case libvirt.VIR_DOMAIN_EVENT_CRASHED:  # STOPPED or RESUMED follow by its <on_crash>
+                self._halted(_HALTED[libvirt.VIR_DOMAIN_CRASHED])
+            case libvirt.VIR_DOMAIN_EVENT_RESUMED if self._state is State.PAUSED:
+                self._say(State.CONNECTED, _RESUMED.get(detail, "The guest runs again."))
+            case libvirt.VIR_DOMAIN_EVENT_STOPPED:
+                self._stopped(detail)
+            case libvirt.VIR_DOMAIN_EVENT_DEFINED:
+                self._persistent = True
+                if detail == libvirt.VIR_DOMAIN_EVENT_DEFINED_RENAMED:
+                    name = shown(domain.name())
+                    text = f"The guest was renamed to {name}; waiting for its start."
+                    self._say(State.WAITING, text)
+            case libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
+                if detail != libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
+                    self._undefined()
+
+    def _started(self, detail: int) -> None:
+        if detail == libvirt.VIR_DOMAIN_EVENT_STARTED_WAKEUP:  # it was never off
+            if self._state is State.PAUSED:
+                self._say(State.CONNECTED, "The guest has woken up.")
+            return
+        if self._stream is not None:  # of the run before; its end is still on the way
+            self._ended("guest started anew")
+        self._attach()
+
+    def _halted(self, text: str) -> None:
+        if self._stream is not None:
+            self._say(State.PAUSED, text)
 
     def _stopped(self, detail: int) -> None:
         if self._stream is not None:
@@ -689,18 +709,35 @@ class GuestConsole:
             self._on_gone("The guest has moved to another host.")
             return
         how = _STOPPED.get(detail, "The guest has stopped")
-        self._say(State.WAITING, f"{how}; waiting for its start.")
-        if not self._persistent:
+        if self._persistent:
+            self._say(State.WAITING, f"{how}; waiting for its start.")
+        else:
+            self._say(State.WAITING, "")  # for whom the session ends with the guest anyway
             self._on_gone(f"{how} and no longer exists.")
 
+    def _undefined(self) -> None:
+        self._persistent = False
+        if self._state is State.WAITING:
+            self._on_gone("The guest was removed from this host.")
+        else:
+            self._remark("The guest was removed from this host; it runs until it is switched off.")
+
     def _rebooted(self, _connection: Any, _domain: Any, _opaque: object) -> None:
-        if self._stream is not None:
-            self._say(self._state, "The guest reboots.")
+        now = time.monotonic()
+        if now - self._reboot >= REBOOT:
+            self._reboot = now
+            self._remark("The guest reboots.")
+
+    def _remark(self, text: str) -> None:
+        """Say something that changes nothing; not where it would hide why nothing can be typed."""
+        if self._state is State.CONNECTED:
+            self._on_state(self._state, text)
 
     def _say(self, state: State, text: str) -> None:
-        if state is self._state and state is not State.CONNECTED and state is not State.WAITING:
+        if state is self._state and text in ("", self._text):
             return
         self._state = state
+        self._text = text
         self._on_state(state, text)
 
 
@@ -709,6 +746,26 @@ _CONNECTED = {
     State.BUSY: "The console is free again.",
     State.RECONNECTING: "The connection to libvirt is back.",
     State.PAUSED: "The guest runs again.",
+}
+_HALTED = {
+    libvirt.VIR_DOMAIN_PAUSED: "The guest is paused: what you type is held.",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "The guest sleeps: what you type is held.",
+    libvirt.VIR_DOMAIN_CRASHED: "The guest has crashed: what you type is held.",
+}
+"""States of a guest that has a console and does not run."""
+_SUSPENDED = {
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED: (
+        "The guest is about to go on elsewhere: what you type is held."
+    ),
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR: (
+        "The guest was paused by an error of its disk: what you type is held."
+    ),
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED_WATCHDOG: (
+        "The guest was paused by its watchdog: what you type is held."
+    ),
+}
+_RESUMED = {
+    libvirt.VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT: "The guest goes on where it was saved.",
 }
 _STOPPED = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "The guest has shut down",
