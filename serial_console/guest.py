@@ -322,7 +322,8 @@ class GuestConsole:
         uuid: the guest.
         alias: the console, or None for the guest's first.
         on_output: called with bytes that the guest printed.
-        on_state: called with each new state and a sentence about it ("" if it needs no words).
+        on_state: called with each new state and a sentence about it ("" if it needs no words); with
+            WAITING it is how the guest came to be off, without a full stop.
         on_gone: called with a sentence when the guest is no more.
     """
 
@@ -587,7 +588,7 @@ class GuestConsole:
         elif isinstance(result, Exception):
             raise result
         elif result is None:
-            self._say(State.WAITING, "The guest is off; waiting for its start.")
+            self._say(State.WAITING, "The guest is off")
         else:
             self._take(result)
         if again and self._stream is None:
@@ -621,7 +622,7 @@ class GuestConsole:
                 "waiting for it.",
             )
         elif code == libvirt.VIR_ERR_OPERATION_INVALID:  # not running, or not any more
-            self._say(State.WAITING, "The guest is off; waiting for its start.")
+            self._say(State.WAITING, "The guest is off")
             return
         elif self._state is State.STARTING:
             raise LibvirtUnavailable(f"libvirt cannot open the console: {_reason(error)}")
@@ -679,9 +680,7 @@ class GuestConsole:
             case libvirt.VIR_DOMAIN_EVENT_DEFINED:
                 self._persistent = True
                 if detail == libvirt.VIR_DOMAIN_EVENT_DEFINED_RENAMED:
-                    name = shown(domain.name())
-                    text = f"The guest was renamed to {name}; waiting for its start."
-                    self._say(State.WAITING, text)
+                    self._say(State.WAITING, f"The guest was renamed to {shown(domain.name())}")
             case libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
                 if detail != libvirt.VIR_DOMAIN_EVENT_UNDEFINED_RENAMED:
                     self._undefined()
@@ -710,7 +709,7 @@ class GuestConsole:
             return
         how = _STOPPED.get(detail, "The guest has stopped")
         if self._persistent:
-            self._say(State.WAITING, f"{how}; waiting for its start.")
+            self._say(State.WAITING, how)
         else:
             self._say(State.WAITING, "")  # for whom the session ends with the guest anyway
             self._on_gone(f"{how} and no longer exists.")

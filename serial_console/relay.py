@@ -137,14 +137,18 @@ class _Relay:
 
     def _on_state(self, state: State, text: str) -> None:
         now = time.monotonic()
+        waits = self._config.session.on_guest_stop == "wait"
+        how = text
+        if state is State.WAITING:
+            text = f"{how}; waiting for its start." if how and waits else ""
         self._pump.set_state(state, text, now)
         if not self._ready:
             if state is State.BUSY:
                 self._unused.set(BUSY)
             else:
                 self._become_ready()
-        elif state is State.WAITING and self._config.session.on_guest_stop == "close":
-            self._end_all(CloseCode.ENDED, "The guest has stopped.")
+        elif state is State.WAITING and not waits:
+            self._end_all(CloseCode.ENDED, f"{how or 'The guest has stopped'}.")
 
     def _become_ready(self) -> None:
         self._ready = True

@@ -93,7 +93,7 @@ class TestAttach:
                 else:
                     guest.destroy()
                 assert terminal.wait() == status
-                terminal.read_until(b"operator" if status else b"The guest has stopped.")
+                terminal.read_until(b"operator" if status else b"The guest was switched off.")
                 assert not terminal.raw
             stack.wait_free()
 

@@ -74,7 +74,7 @@ def test_a_guest_that_stops_ends_the_session_where_that_is_configured(make_stack
         terminal.send(b"x")
         terminal.read_until(b"x")
         echo_guest.destroy()
-        assert terminal.ended() == (1000, "The guest has stopped.")
+        assert terminal.ended() == (1000, "The guest was switched off.")
     stack.wait_free()
 
 
