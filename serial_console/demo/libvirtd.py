@@ -31,6 +31,7 @@ _LONGEST = "config/libvirt/qemu/lib/domain-99999-" + 20 * "x" + "/monitor.sock"
 _MAX_DIRECTORY = 107 - len(_LONGEST) - 1
 
 
+_CONFIG = "libvirtd.conf"
 _LOCKS = "/var/lock/LCK..*"
 _REAPER = os.path.join(os.path.dirname(__file__), "reaper.py")
 
@@ -81,6 +82,8 @@ class PrivateLibvirtd:
                 os.mkdir(self._path(name), 0o700)
                 if self.account.user is not None and self.account.group is not None:
                     os.chown(self._path(name), self.account.user, self.account.group)
+            # Of its own, so that guests can move between two of these on one machine.
+            self.add_file(_CONFIG, b'host_uuid = "%s"\n' % str(uuid.uuid4()).encode())
             self.start()
         except BaseException:
             self.close()
@@ -134,8 +137,9 @@ class PrivateLibvirtd:
         with open(log, "ab") as output:
             reading, writing = os.pipe()
             # A session of its own: a Ctrl-C at our terminal is for us, who then end it in order.
+            command = [self._libvirtd, "--config", self._path("files", _CONFIG)]
             reaper = subprocess.Popen(
-                [sys.executable, "-I", "-S", _REAPER, json.dumps(self.account), self._libvirtd],
+                [sys.executable, "-I", "-S", _REAPER, json.dumps(self.account), *command],
                 cwd="/",
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -182,6 +186,11 @@ class PrivateLibvirtd:
     def thaw(self) -> None:
         """Let a frozen daemon go on."""
         self._signal(self.pid, signal.SIGCONT)
+
+    def kill_guest(self, name: str) -> None:
+        """SIGKILL the QEMU of a running guest."""
+        with open(self._path("run/libvirt/qemu/run", f"{name}.pid"), encoding="ascii") as file:
+            self._signal(int(file.read()), signal.SIGKILL)
 
     def close(self) -> None:
         """End everything that runs here and remove the directory; harmless when done before."""
@@ -316,6 +325,18 @@ class Guest:
         """Stop the guest at once."""
         self.libvirtd.virsh("destroy", self.uuid)
 
+    def kill(self) -> None:
+        """SIGKILL the guest's QEMU."""
+        self.libvirtd.kill_guest(self.name)
+
+    def save(self) -> None:
+        """Save the guest to disk and stop it; its next start goes on from there."""
+        self.libvirtd.virsh("managedsave", self.uuid)
+
+    def migrate(self, target: PrivateLibvirtd, *options: str) -> None:
+        """Move the guest; ``options`` are virsh migrate's."""
+        self.libvirtd.virsh("migrate", "--unsafe", *options, self.uuid, target.uri)
+
     def shutdown(self) -> None:
         """Press the guest's power button; returns before the guest has stopped."""
         self.libvirtd.virsh("shutdown", "--mode", "acpi", self.uuid)
@@ -331,6 +352,14 @@ class Guest:
     def reset(self) -> None:
         """Press the guest's reset button."""
         self.libvirtd.virsh("reset", self.uuid)
+
+    def reboot(self) -> None:
+        """Have the guest shut down and start again; returns before it does."""
+        self.libvirtd.virsh("reboot", "--mode", "acpi", self.uuid)
+
+    def wake(self) -> None:
+        """Wake the guest from its sleep."""
+        self.libvirtd.virsh("dompmwakeup", self.uuid)
 
     def nmi(self) -> None:
         """Press the guest's NMI button."""
