@@ -359,6 +359,7 @@ class GuestConsole:
         self._sent: deque[float] = deque(maxlen=UNREAD[0])
         self._working = False
         self._attach_again = False
+        self._heard: str | None = None  # of pause or run, since the console is being opened
         self._results: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         loop.watch(self._wake, select.POLLIN, self._worked)
@@ -544,6 +545,7 @@ class GuestConsole:
             with contextlib.suppress(libvirt.libvirtError):
                 end()
         self._working = True
+        self._heard = None
         if self._connection is None:
             self._in_thread(self._dial, self._connected)
         else:
@@ -562,6 +564,7 @@ class GuestConsole:
         if self._working:  # it may have found the guest off before it started
             self._attach_again = True
             return
+        self._heard = None
         try:
             result = self._open(self._connection, self._domain)
         except libvirt.libvirtError as error:
@@ -605,8 +608,9 @@ class GuestConsole:
         )
         self._wait = REOPEN[0]
         self._retry.set(None)
-        if opened.state in _HALTED:
-            self._say(State.PAUSED, _HALTED[opened.state])
+        halted = _HALTED.get(opened.state, "") if self._heard is None else self._heard
+        if halted:
+            self._say(State.PAUSED, halted)
         else:
             self._say(State.CONNECTED, _CONNECTED.get(self._state, ""))
 
@@ -673,8 +677,8 @@ class GuestConsole:
                 self._halted(_HALTED[libvirt.VIR_DOMAIN_PMSUSPENDED])
             case libvirt.VIR_DOMAIN_EVENT_CRASHED:  # STOPPED or RESUMED follow by its <on_crash>
                 self._halted(_HALTED[libvirt.VIR_DOMAIN_CRASHED])
-            case libvirt.VIR_DOMAIN_EVENT_RESUMED if self._state is State.PAUSED:
-                self._say(State.CONNECTED, _RESUMED.get(detail, "The guest runs again."))
+            case libvirt.VIR_DOMAIN_EVENT_RESUMED:
+                self._resumed(_RESUMED.get(detail, "The guest runs again."))
             case libvirt.VIR_DOMAIN_EVENT_STOPPED:
                 self._stopped(detail)
             case libvirt.VIR_DOMAIN_EVENT_DEFINED:
@@ -687,16 +691,21 @@ class GuestConsole:
 
     def _started(self, detail: int) -> None:
         if detail == libvirt.VIR_DOMAIN_EVENT_STARTED_WAKEUP:  # it was never off
-            if self._state is State.PAUSED:
-                self._say(State.CONNECTED, "The guest has woken up.")
+            self._resumed("The guest has woken up.")
             return
         if self._stream is not None:  # of the run before; its end is still on the way
             self._ended("guest started anew")
         self._attach()
 
     def _halted(self, text: str) -> None:
+        self._heard = text
         if self._stream is not None:
             self._say(State.PAUSED, text)
+
+    def _resumed(self, text: str) -> None:
+        self._heard = ""
+        if self._state is State.PAUSED:
+            self._say(State.CONNECTED, text)
 
     def _stopped(self, detail: int) -> None:
         if self._stream is not None:
