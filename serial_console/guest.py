@@ -355,6 +355,7 @@ class GuestConsole:
         self._wait = REOPEN[0]
         self._state = State.STARTING
         self._text = ""
+        self._begun = "The guest has started."
         self._reboot = -REBOOT
         self._sent: deque[float] = deque(maxlen=UNREAD[0])
         self._working = False
@@ -612,7 +613,8 @@ class GuestConsole:
         if halted:
             self._say(State.PAUSED, halted)
         else:
-            self._say(State.CONNECTED, _CONNECTED.get(self._state, ""))
+            words = _CONNECTED | {State.WAITING: self._begun}
+            self._say(State.CONNECTED, words.get(self._state, ""))
 
     def _not_attached(self, error: Any) -> None:
         code = error.get_error_code()
@@ -695,6 +697,7 @@ class GuestConsole:
             return
         if self._stream is not None:  # of the run before; its end is still on the way
             self._ended("guest started anew")
+        self._begun = _STARTED.get(detail, "The guest has started.")
         self._attach()
 
     def _halted(self, text: str) -> None:
@@ -750,7 +753,6 @@ class GuestConsole:
 
 
 _CONNECTED = {
-    State.WAITING: "The guest has started.",
     State.BUSY: "The console is free again.",
     State.RECONNECTING: "The connection to libvirt is back.",
     State.PAUSED: "The guest runs again.",
@@ -763,7 +765,7 @@ _HALTED = {
 """States of a guest that has a console and does not run."""
 _SUSPENDED = {
     libvirt.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED: (
-        "The guest is about to go on elsewhere: what you type is held."
+        "The guest moves to another host: what you type is held."
     ),
     libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR: (
         "The guest was paused by an error of its disk: what you type is held."
@@ -772,7 +774,13 @@ _SUSPENDED = {
         "The guest was paused by its watchdog: what you type is held."
     ),
 }
+_STARTED = {
+    libvirt.VIR_DOMAIN_EVENT_STARTED_MIGRATED: "The guest has come from another host.",
+    libvirt.VIR_DOMAIN_EVENT_STARTED_RESTORED: "The guest goes on where it was saved.",
+    libvirt.VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT: "The guest goes on from a snapshot.",
+}
 _RESUMED = {
+    libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED: "The guest runs on this host.",
     libvirt.VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT: "The guest goes on where it was saved.",
 }
 _STOPPED = {

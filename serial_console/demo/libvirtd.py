@@ -329,9 +329,10 @@ class Guest:
         """SIGKILL the guest's QEMU."""
         self.libvirtd.kill_guest(self.name)
 
-    def save(self) -> None:
-        """Save the guest to disk and stop it; its next start goes on from there."""
-        self.libvirtd.virsh("managedsave", self.uuid)
+    def save(self, *options: str) -> None:
+        """Save the guest to disk and stop it: its next start goes on from there. ``options`` are
+        virsh managedsave's."""
+        self.libvirtd.virsh("managedsave", *options, self.uuid)
 
     def migrate(self, target: PrivateLibvirtd, *options: str) -> None:
         """Move the guest; ``options`` are virsh migrate's."""
