@@ -7,28 +7,50 @@ import re
 SOFT_RESET = b"\x1b[!p"
 """DECSTR: modes and attributes to their defaults; the screen stays."""
 
-_QUERIES = re.compile(
-    rb"\x05"  # ENQ
-    rb"|\x1bZ"  # DECID
-    rb"|\x1b\[[>=?]?[0-9;]*c"  # DA1, DA2, DA3
-    rb"|\x1b\[\??[0-9;]*n"  # DSR, CPR
-    rb"|\x1b\[\??[0-9;]*\$p"  # DECRQM
-    rb"|\x1b\[>[0-9;]*q"  # XTVERSION
-    rb"|\x1b\[\?u"  # kitty keyboard query
-    rb"|\x1b\[[0-9;]*x"  # DECREQTPARM
-    rb"|\x1b\[(?:1[1-9]|2[01])(?:;[0-9]*)*t"  # window reports
-    rb"|\x1b\[\?[0-9;]*S"  # graphics attributes
-    rb"|\x1b\](?![012];)[^\x07\x1b]*;\?(?:\x07|\x1b\\)"  # OSC colour and clipboard queries
-    rb"|\x1bP[+$]q[^\x1b\x07]*\x1b\\"  # XTGETTCAP, DECRQSS
+# What terminals pass over or carry out within a sequence: control characters, and bytes that are no
+# UTF-8 (decoded with surrogateescape).
+_WITHIN = "\x00-\x17\x19\x1c-\x1f\x7f\ufeff\udc80-\udcff"
+_within = re.compile(f"[{_WITHIN}]")
+# A sequence as far as it goes: whether it has its end is told by ``lastgroup``.
+_sequence = re.compile(
+    rf"(?:\x1b[{_WITHIN}]*\[|\x9b)[ -?{_WITHIN}]*(?P<csi>[@-~])?"
+    rf"|(?:\x1b[{_WITHIN}]*\]|\x9d)[^\x07\x18\x1a\x1b\x80-\x9f]*(?P<osc>\x07|\x9c|\x1b\\)?"
+    rf"|(?:\x1b[{_WITHIN}]*[PX^_]|[\x90\x98\x9e\x9f])[^\x18\x1a\x1b\x80-\x9f]*(?P<dcs>\x9c|\x1b\\)?"
+    rf"|\x1b[ -/{_WITHIN}]*(?P<esc>[0-~])?"
+)
+_query = re.compile(
+    r"(?:\x1b\[|\x9b)(?:"
+    r"[>=?]?[\d:;]*[cn]"  # DA1, DA2, DA3; DSR, CPR
+    r"|\??[\d:;]*\$p"  # DECRQM
+    r"|>[\d:;]*q"  # XTVERSION
+    r"|\?u"  # kitty keyboard query
+    r"|[\d:;]*x"  # DECREQTPARM
+    r"|0*(?:1[1-9]|2[01])(?:[:;][\d:;]*)?t"  # window reports
+    r"|\?[\d:;]*S"  # graphics attributes
+    r")"
+    r"|(?:\x1b\]|\x9d)(?!0*[012];)(?:.*;)?\?[;\x07\x9c\x1b]"  # OSC colour and clipboard queries
+    r"|(?:\x1bP|\x90)[0-?]*[$+]q"  # XTGETTCAP, DECRQSS
+    r"|\x1bZ",  # DECID
+    re.DOTALL,
 )
 
 
 def without_queries(output: bytes) -> bytes:
     """Return the output without the sequences that a terminal answers.
 
-    A terminal that is shown old output would type its answers into the guest.
+    A terminal that is shown old output would type its answers into the guest. Sequences that
+    another one breaks off go too: around one that is taken out, the rest could make up a query.
     """
-    return _QUERIES.sub(b"", output)
+    text = output.decode("utf-8", "surrogateescape").replace("\x05", "")  # ENQ
+    return _sequence.sub(_replayed, text).encode("utf-8", "surrogateescape")
+
+
+def _replayed(match: re.Match[str]) -> str:
+    if match.lastgroup is None:  # the last one is completed by what comes next
+        kept = match.end() == len(match.string)
+    else:
+        kept = not _query.match(_within.sub("", match[0]) + "\x07")  # BEL went too
+    return match[0] if kept else ""
 
 
 def notice(text: str, at_line_start: bool) -> bytes:
