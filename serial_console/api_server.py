@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import access, api, keys
+from . import log as logs
 from .channel import peer_of
 from .config import Config, Paths, address
 from .errors import SetupError, os_reason
@@ -99,8 +100,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
+        logs.ready()
 
     def _told(self) -> None:
         self.should_exit = True

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from . import __version__, channel, config, control, log, names, views
-from .errors import ConsoleError, SetupError
+from .errors import ConsoleError, SetupError, os_reason
 
 PROGRAM = "serial-console"
 
@@ -40,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # The reader is gone; Python's own flush at exit must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader is gone
         return 1
     return status
 
@@ -246,7 +245,19 @@ def _config_show(options: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise SetupError(f"cannot write what there is to say: {os_reason(error)}") from error
+
+
+def _drop_output() -> None:
+    """Python flushes once more at exit, which must not fail as well."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import sys
+import os
+import select
 import time
 
 from .names import printable
@@ -36,6 +38,55 @@ class _Json(_Text):
         )
 
 
+PIECE = select.PIPE_BUF
+"""Bytes of one write: what a pipe that polls as writable takes without blocking."""
+PATIENCE = 100
+"""Milliseconds that a line may wait for a reader; once one was lost, the next wait for nothing."""
+
+
+class _Stderr(logging.Handler):
+    """Writes to stderr what can be written: no session ends, or waits, for the sake of a log whose
+    disk is full or whose reader hangs. What was lost is told when there is room again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = select.poll()
+        self._poll.register(2, select.POLLOUT)
+        self._lost = 0  # lines
+        self._torn = False  # the last line that was written was written in part
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as every handler of logging does
+            self.handleError(record)
+            return
+        if self._lost:
+            about = {"name": "log", "levelname": "WARNING", "levelno": logging.WARNING}
+            message = f"{self._lost} lines before this one could not be written"
+            lost = logging.makeLogRecord({**about, "msg": message})
+            line = f"{self.format(lost)}\n{line}"
+        data = f"{line}\n".encode(errors="replace")
+        left = self._write(b"\n" + data if self._torn else data)
+        self._torn = 0 < left < len(data) or (self._torn and left > 0)
+        self._lost = self._lost + 1 if left else 0
+
+    def _write(self, data: bytes) -> int:
+        """Write what can be written now; return how many bytes could not."""
+        try:
+            while data and self._poll.poll(0 if self._lost else PATIENCE):
+                data = data[os.write(2, data[:PIECE]) :]
+        except OSError:
+            pass
+        return len(data)
+
+
+def ready() -> None:
+    """Print the line that tells a service's starter that it serves, if that can be told."""
+    with contextlib.suppress(OSError):
+        os.write(1, b"ready\n")
+
+
 def start(level: str, style: str) -> None:
     """Send this process's log to stderr.
 
@@ -43,7 +94,7 @@ def start(level: str, style: str) -> None:
         level: ``debug``, ``info``, ``warning`` or ``error`` (config ``log.level``).
         style: ``text`` or ``json`` (config ``log.format``).
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_Json() if style == "json" else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]

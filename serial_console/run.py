@@ -19,6 +19,7 @@ from typing import IO
 
 import psutil
 
+from . import log as logs
 from .errors import SetupError, os_reason
 from .loop import Loop, Timer
 
@@ -117,9 +118,7 @@ class _Runner:
     def _start_next(self) -> None:
         if not self._waiting:
             log.info("everything serves")
-            with contextlib.suppress(OSError):
-                sys.stdout.write("ready\n")
-                sys.stdout.flush()
+            logs.ready()
             return
         service = self._waiting.pop(0)
         try:

@@ -75,7 +75,7 @@ def serve(config: Config) -> int:
     gc.collect()
     gc.freeze()  # relays share these pages
     supervisor.start()
-    print("ready", flush=True)  # noqa: T201 - the services' sign of readiness
+    logs.ready()
     supervisor.loop.run()
     return 0
 
