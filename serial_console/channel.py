@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from .control import LISTING_MAX, ListGuests, ListSessions, Message, encode
-from .errors import BadRequest, SupervisorUnavailable, from_wire, os_reason
+from .errors import BadRequest, SupervisorUnavailable, Unavailable, from_wire, os_reason
 
 
 class Lines:
@@ -62,6 +62,24 @@ def peer_of(sock: socket.socket) -> Peer:
     return Peer(*struct.unpack("3i", raw))
 
 
+_DROPPED = -1
+
+
+class _Line:
+    """A line that waits to be written, maybe with a descriptor: the caller's, or our copy of it."""
+
+    def __init__(self, data: bytes, fd: int | None) -> None:
+        self.data = data
+        self.fd = fd
+        self.copy: int | None = None
+
+    def sent(self) -> None:
+        """It is on its way, or will never be."""
+        if self.copy is not None:
+            os.close(self.copy)
+        self.fd = self.copy = None
+
+
 class Channel:
     """A non-blocking line channel over a unix stream socket; knows no event loop.
 
@@ -81,7 +99,7 @@ class Channel:
         self.sock = sock
         self._with_fds = fds
         self._lines = Lines(limit)
-        self._out: deque[tuple[bytes, int | None]] = deque()
+        self._out: deque[_Line] = deque()
         self._out_bytes = 0
         self._fds: deque[int] = deque()
         self.eof = False
@@ -102,37 +120,46 @@ class Channel:
         return bool(self._out)
 
     def send(self, line: bytes, fd: int | None = None) -> None:
-        """Queue a line, and with it a copy of a file descriptor, and write what can be written."""
-        try:
-            copy = None if fd is None else os.dup(fd)
-        except OSError:  # no descriptor left: the peer would wait for what cannot be sent
-            self.broken = True
-            return
-        self._out.append((line, copy))
+        """Queue a line, and with it a file descriptor, and write what can be written.
+
+        Raises:
+            Unavailable: the line has to wait, and no descriptor is left for a copy that waits with
+                it; nothing was queued.
+        """
+        last = _Line(line, fd)
+        self._out.append(last)
         self._out_bytes += len(line)
         self.broken = self.broken or self._out_bytes > self.OUT_MAX
         self.flush()
+        if last.fd is not None and not self.broken:
+            try:
+                last.copy = last.fd = os.dup(last.fd)
+            except OSError as error:
+                self._out.pop()
+                self._out_bytes -= len(line)
+                raise Unavailable(
+                    "The console service has too many files open now; try again in a while."
+                ) from error
 
     def flush(self) -> None:
         """Write what can be written now. A peer that is gone sets ``broken``."""
         while self._out and not self.broken:
-            line, fd = self._out[0]
+            first = self._out[0]
             try:
-                if fd is None:
-                    sent = self.sock.send(line)
+                if first.fd is None:
+                    sent = self.sock.send(first.data)
                 else:
-                    sent = socket.send_fds(self.sock, [line], [fd])
-                    os.close(fd)
+                    sent = socket.send_fds(self.sock, [first.data], [first.fd])
+                    first.sent()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 self.broken = True
                 return
             self._out_bytes -= sent
-            if sent == len(line):
+            first.data = first.data[sent:]
+            if not first.data:
                 self._out.popleft()
-            else:
-                self._out[0] = (line[sent:], None)
 
     def receive(self) -> list[bytes]:
         """Return the whole lines that have come. The peer's end sets ``eof``.
@@ -142,16 +169,18 @@ class Channel:
         """
         while not self.ended:
             fds: list[int] = []
+            flags = 0
             try:
                 if self._with_fds:
-                    data, fds, _, _ = socket.recv_fds(self.sock, LISTING_MAX, 4)
+                    data, fds, flags, _ = socket.recv_fds(self.sock, LISTING_MAX, 4)
                 else:
                     data = self.sock.recv(LISTING_MAX)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
                 data = b""
-            self._fds.extend(fds)
+            # One comes with a line at most, and is dropped where we have no descriptor left for it.
+            self._fds.extend([_DROPPED] if flags & socket.MSG_CTRUNC else fds)
             self.eof = not data
             self._lines.feed(data)
             if len(data) < LISTING_MAX:
@@ -166,17 +195,23 @@ class Channel:
 
         Raises:
             BadRequest: none came.
+            Unavailable: it came when we had too many open.
         """
         if not self._fds:
             raise BadRequest("a message came without the file descriptor that belongs to it")
-        return self._fds.popleft()
+        fd = self._fds.popleft()
+        if fd == _DROPPED:
+            raise Unavailable("Too many files are open for this console; try again in a while.")
+        return fd
 
     def close(self) -> None:
         """Close the socket and every file descriptor that nobody took."""
         self.broken = True
-        for fd in [*self._fds, *(fd for _, fd in self._out if fd is not None)]:
+        for fd in self._fds:
             with contextlib.suppress(OSError):
                 os.close(fd)
+        for line in self._out:
+            line.sent()
         self._fds.clear()
         self._out.clear()
         self.sock.close()
@@ -191,8 +226,14 @@ def connect(path: str, timeout: float) -> socket.socket:
 
     Raises:
         SupervisorUnavailable: it cannot be reached.
+        Unavailable: this process has too many files open.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot open a socket: {os_reason(error)}; try again in a while"
+        ) from error
     sock.settimeout(timeout)
     try:
         sock.connect(path)

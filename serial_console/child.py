@@ -147,12 +147,12 @@ def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
         keep = channel.fileno()
         os.closerange(3, keep)
         os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+        null = os.open(os.devnull, os.O_RDWR)  # only now: the supervisor may have had none left
+        os.dup2(null, 0)
+        os.dup2(null, 1)
         status = entry(channel)
     except BaseException:  # whatever it was, it must not run on as a supervisor
         log.exception("child %d failed", os.getpid())
@@ -161,9 +161,8 @@ def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket)
 
 
 def _unavailable(error: OSError) -> Unavailable:
-    return Unavailable(
-        f"the host cannot start another process: {os_reason(error)}; try again in a while"
-    )
+    log.error("cannot start a process: %s", os_reason(error))
+    return Unavailable("The host cannot start another process now; try again in a while.")
 
 
 def _how_it_ended(pid: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import Any
 
 from .channel import Channel, Peer
 from .control import REQUEST_MAX, Decoder, answer, refusal
-from .errors import BadRequest, ConsoleError, Forbidden
+from .errors import BadRequest, ConsoleError, Forbidden, Unavailable, os_reason
 from .listener import Listener
 from .loop import Loop
 
@@ -25,7 +26,9 @@ CONNECTIONS = 4096
 PIPELINE = 16
 """Requests that one connection may send ahead of the answers."""
 RESPITE = 0.2
-"""Seconds before the next accept when the kernel had no descriptor for us."""
+"""Seconds before the next accept when there is no room for a connection."""
+
+_NO_ROOM = Unavailable("The console service has too many connections now; try again in a while.")
 
 
 class Caller:
@@ -80,7 +83,10 @@ class Door:
         self._callers: dict[int, Caller] = {}
         self._handling = False
         self._listener = Listener(path)
+        self._spare: int | None = None
+        self._short = False
         self._closed = False
+        self._save_one()
         loop.watch(self._listener.sock.fileno(), self._accept)
 
     def close(self) -> None:
@@ -90,6 +96,7 @@ class Door:
         self._listener.close()
         for caller in list(self._callers.values()):
             self.drop(caller)
+        self._spend_it()
 
     def drop(self, caller: Caller) -> None:
         """Close a connection."""
@@ -132,11 +139,11 @@ class Door:
         try:
             accepted = self._listener.accept()
         except OSError as error:
-            log.error("cannot accept a connection: %s", error)
-            self._rest()
+            self._turn_away(error)
             return
         if accepted is None:
             return
+        self._short = False
         sock, peer = accepted
         caller = Caller(self, Channel(sock, REQUEST_MAX), peer)
         self._callers[sock.fileno()] = caller
@@ -146,6 +153,32 @@ class Door:
         log.warning("refused uid %d on %s", peer.uid, self._listener.path)
         caller.refuse(Forbidden(f"uid {peer.uid} may not use this socket; join the socket's group"))
         self.drop(caller)
+
+    def _turn_away(self, error: OSError) -> None:
+        """No descriptor is left: take the one in reserve to tell the next caller so."""
+        if not self._short:  # once, however many come
+            self._short = True
+            log.error("no connection can be taken at %s: %s", self._listener.path, os_reason(error))
+        self._spend_it()
+        try:
+            accepted = self._listener.accept()
+        except OSError:
+            self._rest()
+        else:
+            if accepted is not None:
+                channel = Channel(accepted[0])
+                channel.send(refusal(_NO_ROOM))
+                channel.close()
+        self._save_one()
+
+    def _save_one(self) -> None:
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _spend_it(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
 
     def _rest(self) -> None:
         self._loop.forget(self._listener.sock.fileno())

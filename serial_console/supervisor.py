@@ -58,6 +58,7 @@ STOP = 4.0
 ADOPTION = 2.0
 """Seconds that relays of the supervisor before have to greet us."""
 
+_REFUSALS = {CloseCode.GONE: NoSuchGuest, CloseCode.UNAVAILABLE: Unavailable}
 _from_relay = control.Decoder(control.FromRelay)
 
 
@@ -220,7 +221,11 @@ class _Supervisor:
             admit.takeover, admit.notices = grant.takeover, grant.notices
             admit.replay, admit.escape = grant.replay, grant.escape
         fd = admission.caller.channel.fileno() if admission.events else None
-        self._tell(session.relay, admit, fd)
+        try:
+            self._tell(session.relay, admit, fd)
+        except ConsoleError as error:
+            admission.sent = False
+            self._refuse(session, error)
 
     def _admitted(self, session: Session) -> None:
         admission = session.admission
@@ -314,7 +319,8 @@ class _Supervisor:
                 session = which.sessions[message.client.session]
                 session.figures = message.client
                 session.log_closed(message.code, message.reason)
-                self._refuse(session, Closed(message.reason))  # if it was not answered yet
+                kind = _REFUSALS.get(CloseCode(message.code), Closed)
+                self._refuse(session, kind(message.reason))  # if it was not answered yet
                 self._table.remove(session)
             case control.Report():
                 for figures in message.clients:
