@@ -9,6 +9,7 @@ and the ones behind sessions of its guests. Any other token is unknown to it.
 from __future__ import annotations
 
 import functools
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,10 +29,12 @@ from .errors import (
     NoSuchSession,
     NoSuchToken,
     SupervisorUnavailable,
+    Unavailable,
 )
 from .keys import Grant
 from .names import shown
 
+log = logging.getLogger("api")
 T = TypeVar("T")
 
 
@@ -50,7 +53,7 @@ def _escape(text: str | None) -> str | None:
     return text
 
 
-def _grant(request: Request) -> Grant:
+async def _grant(request: Request) -> Grant:  # async: FastAPI runs a plain one in a thread
     grant: Grant = request.state.grant
     return grant
 
@@ -304,5 +307,17 @@ def _member(answer: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 async def _threaded(work: Callable[[], T]) -> T:
-    """Run what blocks in a thread; a server that stops does not wait for it."""
-    return await to_thread.run_sync(work, abandon_on_cancel=True)
+    """Run what blocks in a thread; a server that stops does not wait for it.
+
+    Raises:
+        Unavailable: the host gives us no thread.
+    """
+    try:
+        return await to_thread.run_sync(work, abandon_on_cancel=True)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        log.error("cannot ask the supervisor: %s", error)
+        raise Unavailable(
+            "the host cannot start another thread now; try again in a while"
+        ) from None
