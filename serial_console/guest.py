@@ -427,8 +427,9 @@ class GuestConsole:
         self._retry.set(None)
         if self._connection is not None and self._drained():
             thread = threading.Thread(target=self._close, daemon=True)
-            thread.start()
-            thread.join(CLOSE)
+            with contextlib.suppress(RuntimeError):  # no thread: the kernel closes it
+                thread.start()
+                thread.join(CLOSE)
 
     def _close(self) -> None:
         with contextlib.suppress(libvirt.libvirtError):
@@ -456,7 +457,13 @@ class GuestConsole:
             self._results.append(lambda: then(result))
             os.eventfd_write(self._wake, 1)
 
-        threading.Thread(target=work, daemon=True).start()
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError as error:  # the host's limit of processes
+            log.error("cannot call libvirt: %s", error)
+            failure = LibvirtUnavailable("the host cannot start another thread")
+            self._results.append(lambda: then(failure))
+            os.eventfd_write(self._wake, 1)
 
     def _worked(self, _events: int) -> None:
         os.eventfd_read(self._wake)
@@ -589,6 +596,8 @@ class GuestConsole:
             self._retry.set(self._wait)
         elif isinstance(result, libvirt.libvirtError):
             self._not_attached(result)
+        elif isinstance(result, LibvirtUnavailable):
+            self._again()
         elif isinstance(result, Exception):
             raise result
         elif result is None:

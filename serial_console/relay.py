@@ -19,7 +19,7 @@ from . import consoles, control, guest, names
 from .channel import Channel, Peer
 from .config import Config
 from .control import State
-from .errors import CloseCode, ConsoleError
+from .errors import CloseCode, ConsoleError, Unavailable, os_reason
 from .listener import Listener
 from .pump import Finish, Pump
 
@@ -40,6 +40,9 @@ LAST_OUTPUT = 1.0
 DRAIN = (0.001, 0.05)
 """First and longest pause in seconds between two looks whether libvirtd has read the last packet;
 no event tells it."""
+
+RESPITE = 0.2
+"""Seconds before the next accept when the kernel had no descriptor for us."""
 
 _decoder = control.Decoder(control.ToRelay)
 _from_gateway = control.Decoder(control.FromGateway)
@@ -104,6 +107,7 @@ class _Relay:
         self._tick = self._loop.timer(lambda: None)  # what it is for, _settle does
         self._drain = self._loop.timer(lambda: None)
         self._unused = self._loop.timer(self._on_unused)
+        self._respite = self._loop.timer(self._rested)
         self._pause = DRAIN[0]
         self._listener: Listener | None = None
         self._adoption: Listener | None = None
@@ -187,7 +191,12 @@ class _Relay:
             case control.Admit():
                 back = None
                 if message.events:
-                    back = Channel(socket.socket(fileno=channel.take_fd()), control.REQUEST_MAX)
+                    try:
+                        fd = channel.take_fd()
+                    except Unavailable as error:
+                        self._refuse(message, error)
+                        return
+                    back = Channel(socket.socket(fileno=fd), control.REQUEST_MAX)
                 self._expect(message, back)
             case control.End():
                 code = CloseCode(message.code)
@@ -264,9 +273,17 @@ class _Relay:
             self._drop_back(client)
             self._succeed(client)
 
+    def _refuse(self, admit: control.Admit, error: ConsoleError) -> None:
+        client = self._clients.get(admit.session.id)
+        if client is not None:  # it came back, and its gateway could not be told why it may not
+            self._close(client, error.close, str(error))
+            return
+        figures = _nothing(admit.session.id)
+        self._tell(control.Closed(code=error.close, reason=str(error), client=figures))
+
     def _on_supervisor(self, _events: int) -> None:
         """A new supervisor adopts this relay."""
-        while self._adoption and (accepted := self._adoption.accept()) is not None:
+        while (accepted := self._accept(self._adoption)) is not None:
             sock, peer = accepted
             if peer.uid not in (0, os.geteuid()):
                 log.warning("uid %d may not adopt this relay", peer.uid)
@@ -285,7 +302,7 @@ class _Relay:
             )
 
     def _on_client(self, _events: int) -> None:
-        while self._listener and (accepted := self._listener.accept()) is not None:
+        while (accepted := self._accept(self._listener)) is not None:
             sock, peer = accepted
             client = next((one for one in self._clients.values() if _expects(one, peer)), None)
             if client is None:
@@ -293,6 +310,23 @@ class _Relay:
                 sock.close()
                 continue
             self._connect(client, sock)
+
+    def _accept(self, listener: Listener | None) -> tuple[socket.socket, Peer] | None:
+        """Return who connected. Where no descriptor is left for them they wait: no session ends."""
+        if listener is None:
+            return None
+        try:
+            return listener.accept()
+        except OSError as error:
+            log.error("cannot accept a connection: %s", os_reason(error))
+            self._loop.want(listener.sock.fileno(), 0)
+            self._respite.set(RESPITE)
+            return None
+
+    def _rested(self) -> None:
+        for listener in (self._listener, self._adoption):
+            if listener is not None:
+                self._loop.want(listener.sock.fileno(), select.POLLIN)
 
     def _connect(self, client: _Client, sock: socket.socket) -> None:
         now = time.monotonic()
@@ -459,12 +493,7 @@ class _Relay:
         if client.successor is not None and client.successor[1] is not None:
             client.successor[1].send(control.encode(control.End(code=code, reason=reason)))
             client.successor[1].close()
-        if client.opened:
-            figures = self._pump.detach(client.id)
-        else:
-            figures = control.ClientInfo(
-                session=client.id, state="", idle=0, bytes_in=0, bytes_out=0, skipped=0
-            )
+        figures = self._pump.detach(client.id) if client.opened else _nothing(client.id)
         if self._channel is None:
             log.info("session %s closed, no supervisor: %d %s", client.id, code, reason)
         self._tell(control.Closed(code=code, reason=reason, client=figures))
@@ -519,6 +548,11 @@ def _grace(client: _Client) -> int:
     """Seconds that a client has to come back."""
     resume = client.admit.session.resume
     return resume.seconds if resume else 0
+
+
+def _nothing(session: str) -> control.ClientInfo:
+    """Return the figures of a client that never connected."""
+    return control.ClientInfo(session=session, state="", idle=0, bytes_in=0, bytes_out=0, skipped=0)
 
 
 def _close_read(sock: socket.socket) -> None:
