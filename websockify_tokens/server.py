@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
+import select
 import signal
 import socket as sockets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,8 +22,14 @@ HANDSHAKE = 10.0
 RECEIVE_BUFFER = 131072
 """Bytes that the kernel may keep of what a client sends (it doubles them for its own overhead).
 Left to itself it takes all that tcp_rmem allows, 6 MiB by default, of a client that is not read."""
-DESCRIPTORS = 65536
-"""Descriptors that the gateway asks for: two a connection."""
+ENDS = {signal.SIGTERM, signal.SIGINT}
+RESPITE = 0.2
+"""Seconds before the next accept where the kernel has no descriptor for us, and for the request of
+a client that is turned away."""
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Retry-After: 5\r\n\r\nThe host cannot start another process now; try again in a while.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -85,24 +93,101 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
 
     def started(self) -> None:
         """Say that we serve."""
-        print("ready", flush=True)  # noqa: T201 - the services' sign of readiness
+        with contextlib.suppress(OSError):  # on a full disk, say
+            os.write(1, b"ready\n")
 
-    def top_new_client(self, startsock: sockets.socket, address: Any) -> None:
+    def start_server(self) -> None:
+        """Accept connections and fork a child for each, until SIGTERM or SIGINT.
+
+        In place of websockify's, which takes all of a CPU while no descriptor is left for the next
+        connection, and loses four descriptors whenever the kernel refuses to fork.
+        """
+        wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (*ENDS, signal.SIGCHLD):
+            signal.signal(number, lambda _signal, _frame: None)
+        self._listening.setblocking(False)
+        poll = select.poll()
+        poll.register(wake, select.POLLIN)
+        poll.register(self._listening, select.POLLIN)
+        children: set[int] = set()
+        self.started()
+        while True:
+            ready = dict(poll.poll())
+            if wake in ready:
+                if ENDS & set(os.read(wake, 256)):
+                    break
+                _reap(children)
+            if self._listening.fileno() in ready:
+                self._accept(children)
+        self._listening.close()
+        for pid in children:
+            os.kill(pid, signal.SIGTERM)
+        while children:
+            children.discard(os.wait()[0])
+
+    def _accept(self, children: set[int]) -> None:
+        try:
+            client, address = self._listening.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self.warn("cannot accept a connection: %s", error.strerror)
+            time.sleep(RESPITE)  # who waits is served when there is room again
+            return
+        # Until the child has its own handlers: with ours it would wake us instead of ending.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+        with client:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+                self.warn("cannot start a process for a connection: %s", error.strerror)
+                if not self.cert:
+                    _turn_away(client)
+                return
+            if pid:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+                children.add(pid)
+                return
+            try:
+                self._serve(client, address)
+            except Exception:
+                self.logger.exception("a connection failed")
+            finally:
+                os._exit(0)
+
+    def _serve(self, client: sockets.socket, address: Any) -> None:
         """Serve one connection, in its own process."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # websockify waits with select, which takes no descriptor over 1023, and the parent holds
-        # two for each of its children.
-        high = startsock.detach()
-        sockets.close(self._listening.detach())
-        os.closerange(3, high)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+        # websockify waits with select, which takes no descriptor over 1023.
+        high = client.detach()
+        self._listening.detach()
         os.dup2(high, 3)
-        os.closerange(4, high + 1)
+        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
         client = sockets.socket(fileno=3)
         client.settimeout(HANDSHAKE)
-        super().top_new_client(client, address)
+        self.top_new_client(client, address)
+
+
+def _reap(children: set[int]) -> None:
+    while children:
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        children.discard(pid)
+
+
+def _turn_away(client: sockets.socket) -> None:
+    """Say that there is no room, after reading what it asked: unread, it would reset our answer."""
+    client.settimeout(RESPITE)
+    with contextlib.suppress(OSError):
+        client.recv(65536)
+        client.sendall(BUSY)
 
 
 def serve(settings: Settings) -> None:
@@ -111,8 +196,6 @@ def serve(settings: Settings) -> None:
     Raises:
         OSError: the address cannot be bound.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, DESCRIPTORS)), hard))
     ConsoleProxy(settings).start_server()
 
 
