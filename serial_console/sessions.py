@@ -188,6 +188,8 @@ class SessionTable:
                     since = time.strftime("%H:%M UTC", time.gmtime(one.opened_at))
                     by = shown(one.user) or "another user"
                     raise InUse(f"In use by {by} since {since}; try again when they have left.")
+        if grant.takeover:  # needs no room of its own: who has the console leaves
+            sessions = [one for one in sessions if one not in here or one.mode == "ro"]
         if len(sessions) >= limits.sessions:
             raise LimitReached(f"All {limits.sessions} sessions of this host are in use.")
         if grant.user and sum(one.user == grant.user for one in sessions) >= limits.per_user:
