@@ -27,8 +27,16 @@ REASON_MAX = 120
 class Terminal:
     """A WebSocket client that remembers what came, and how it ended."""
 
-    def __init__(self, url: str, origin: str | None = None, subprotocol_token: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        origin: str | None = None,
+        subprotocol_token: str = "",
+        sock: socket.socket | None = None,
+    ) -> None:
         """Connect; ``subprotocol_token`` goes as a subprotocol instead of in the URL.
+
+        ``sock`` is used if it is given, connected.
 
         Raises:
             websockets.exceptions.InvalidStatus, OSError: the handshake was refused.
@@ -38,6 +46,7 @@ class Terminal:
         self._ws: ClientConnection = self._stack.enter_context(
             connect(
                 url,
+                sock=sock,
                 origin=origin,  # type: ignore[arg-type]
                 subprotocols=protocols,  # type: ignore[arg-type]
                 compression=None,

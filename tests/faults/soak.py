@@ -32,6 +32,8 @@ from .soak_truth import Truth
 GUESTS = 8
 VISITORS = 6
 """Clients at once; with the two that measure recovery they are eight."""
+BACKLOG = 65536
+"""Bytes that may wait for a client: the least that can be configured, for gaps."""
 GROWTH = 2 << 20
 """Bytes that supervisor and gateway may grow by."""
 ECHO = 5.0
@@ -90,7 +92,7 @@ class Soak:
         self._seed = seed
         self._mark = mark
         self._folder = folder
-        self._stack = Stack(libvirtd.uri, run_dir, folder)
+        self._stack = Stack(libvirtd.uri, run_dir, folder, session={"backlog": BACKLOG})
         self._factory = rig.GuestFactory(libvirtd)
         self._places: list[Place] = []
 
@@ -156,7 +158,7 @@ class Soak:
         log = os.path.join(self._libvirtd.directory, "data", f"soak-{number}.log")
         serial = f"<serial type='pty'><log file='{log}' append='on'/></serial>"
         guest = self._factory(name=f"soak-{number}", serial=(), extra=serial)
-        return Place(guest, Truth(log))
+        return Place(guest, Truth(log), noisy=number % 2 == 0)
 
     def _echoes(self, place: Place) -> None:
         """See that a guest echoes through the gateway in time."""

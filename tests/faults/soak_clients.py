@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import websockets.exceptions
 
@@ -26,10 +28,25 @@ LINGER = 15.0
 """Seconds for which a fault that is over still explains a refusal: a relay notices, backs off."""
 NOISY = 1
 """Guests that may print their noise at once: each takes a processor while it does."""
+RECEIVE = 16384
+"""Bytes that a client's kernel reads ahead: left to itself, more than is printed in a stall."""
+REPLAY = 65536
+"""Bytes of recent output that a client may ask for: the configuration's default."""
 
 
 class Client(Terminal):
-    """A client that reads for a while."""
+    """A client that reads for a while, and does not have its kernel read megabytes ahead."""
+
+    def __init__(self, url: str) -> None:
+        sock = socket.socket()
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
+            parts = urlsplit(url)
+            sock.connect((parts.hostname, parts.port))
+            super().__init__(url, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
 
     def read(self, seconds: float, pause: float = 0.0, until: bytes = b"") -> bool:
         """Read until ``until`` has come, the session has ended, or the time is up.
@@ -62,10 +79,15 @@ class Client(Terminal):
 
 @dataclass
 class Place:
-    """A guest of the soak with its log."""
+    """A guest of the soak with its log.
+
+    ``noisy``: it is asked for its noise. It always is the same, so that where a replay of it begins
+    would not be known: only the others are asked for a replay.
+    """
 
     guest: Guest
     truth: Truth
+    noisy: bool
 
     @property
     def uuid(self) -> str:
@@ -110,7 +132,10 @@ class Visitor:
         via = "stock" if rng.random() < 0.25 else "gateway"
         visit = self._journal.visit(place.uuid, mode, takeover, via)
         begin = place.truth.size()
-        client = self._connect(visit)
+        replay = 0 if place.noisy else rng.choice((0, 1000, REPLAY))
+        if replay:
+            begin = max(0, begin - 2 * REPLAY)  # what QEMU logged twice counts twice
+        client = self._connect(visit, replay)
         if client is None:
             visit.end = time.monotonic()
             self._stop.wait(0.3)
@@ -121,7 +146,7 @@ class Visitor:
             with client:
                 for _ in range(rng.randint(1, 6)):
                     if client.end is None:
-                        self._act(client, visit)
+                        self._act(client, visit, place)
                 if client.end is None:
                     how = self._leave(client, visit)
         except websockets.exceptions.ConnectionClosed:
@@ -135,8 +160,9 @@ class Visitor:
 
     # ---- coming
 
-    def _connect(self, visit: Visit) -> Client | None:
-        wanted: Json = {"mode": visit.mode, "ttl": 120, "replay": 0, "user": f"u{visit.number}"}
+    def _connect(self, visit: Visit, replay: int) -> Client | None:
+        wanted: Json = {"mode": visit.mode, "ttl": 120, "replay": replay}
+        wanted["user"] = f"u{visit.number}"
         if visit.takeover:
             wanted["takeover"] = True
         try:
@@ -173,10 +199,10 @@ class Visitor:
 
     # ---- staying
 
-    def _act(self, client: Client, visit: Visit) -> None:
+    def _act(self, client: Client, visit: Visit, place: Place) -> None:
         rng = self._random
         acts = ("type", "much", "read", "stall", "slowly", "noise")
-        act = rng.choices(acts, weights=(4, 2, 2, 2, 2, 1))[0]
+        act = rng.choices(acts, weights=(4, 2, 2, 2, 2, 2 if place.noisy else 0))[0]
         visit.note(act)
         self._journal.count(f"did {act}")
         if act == "read" or (visit.mode == "ro" and act in ("type", "noise")):
@@ -199,6 +225,10 @@ class Visitor:
             try:
                 self._type(client, visit)
                 client.send(b"\5")
+                if rng.random() < 0.5:
+                    visit.unread = True
+                    visit.note("stall")
+                    time.sleep(rng.uniform(2.0, 15.0))  # for a gap, all buffers have to be full
                 client.read(rng.uniform(0.2, 8.0))
             finally:
                 self.noisy.release()

@@ -35,6 +35,8 @@ PROBE = 48
 """Bytes by which a place in the log is found: more are seldom free of one that was logged twice."""
 PARTS = 2
 """Parts of a piece that the pty may have held: one, and one that has a byte logged twice."""
+REPLAYED = 8
+"""The same where a replay comes first: the console may have been away between its parts."""
 TWICE = 32
 """Bytes that QEMU may have logged twice within a gap."""
 
@@ -124,7 +126,7 @@ class Truth:
         replayed = stream.startswith(_SOFT_RESET)
         pieces = list(_pieces(stream[len(_SOFT_RESET) :] if replayed else stream))
         with self._view() as view:
-            walk = _Walk(view, pieces, away)
+            walk = _Walk(view, pieces, away, REPLAYED if replayed else PARTS)
             if not walk.go(0, None, begin):
                 raise MismatchError(walk.worst)
         verdict = Verdict()
@@ -143,7 +145,8 @@ class Truth:
 class _Walk:
     """Looks for a place in the log that a stream can be a copy from."""
 
-    def __init__(self, view: mmap.mmap, pieces: list[_Piece], away: bool) -> None:
+    def __init__(self, view: mmap.mmap, pieces: list[_Piece], away: bool, parts: int) -> None:
+        self._parts = parts
         self._view = view
         self._pieces = pieces
         self._away = away
@@ -200,7 +203,7 @@ class _Walk:
         # What was left in the pty when its reader before went away comes first: the kernel keeps
         # that for the next one. What the guest prints while the pty is full, QEMU drops.
         length = self._printed_part(piece.data[:PTY])
-        if length and piece.parts < PARTS:
+        if length and piece.parts < self._parts:
             with self._instead(index, _Piece(piece.data[length:], parts=piece.parts + 1)):
                 if self.go(index, None, floor):
                     return True
