@@ -1,10 +1,11 @@
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow soak lint clean
 
 help:
 	@echo "make setup      install what is missing (Debian 12, root or sudo), for all that follows"
 	@echo "make demo       try it: a small guest, and a link to its serial console"
 	@echo "make test       the tests but the slow ones; ARGS='-k name' is passed on to pytest"
 	@echo "make test-slow  all tests"
+	@echo "make soak       random clients and faults for 30 minutes; MINUTES=5, ARGS='--seed N'"
 	@echo "make lint       mypy, ruff and codespell, which 'make test' runs as well"
 	@echo "make clean      remove what was built in this directory"
 
@@ -20,6 +21,10 @@ test: setup
 
 test-slow: setup
 	.venv/bin/python -m pytest $(ARGS)
+
+MINUTES ?= 30
+soak: setup
+	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
 
 lint: setup
 	.venv/bin/mypy

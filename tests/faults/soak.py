@@ -18,6 +18,8 @@ import threading
 import time
 import uuid
 
+import psutil
+
 from serial_console.demo import host
 from serial_console.demo.libvirtd import PrivateLibvirtd
 from tests import rig
@@ -36,6 +38,12 @@ BACKLOG = 65536
 """Bytes that may wait for a client: the least that can be configured, for gaps."""
 GROWTH = 2 << 20
 """Bytes that supervisor and gateway may grow by."""
+LARGEST = 32 << 20
+"""Bytes that a relay or a gateway child may have for its own: several times what they had."""
+SAMPLE = 5.0
+"""Seconds between two looks at them."""
+GAPS = 600.0
+"""Seconds from which on a soak must have seen a gap mark, or it has shown nothing about them."""
 ECHO = 5.0
 """Seconds in which each guest must echo at the end."""
 
@@ -122,11 +130,14 @@ class Soak:
         threads = [*chaos.threads, *(one.thread for one in visitors)]
         for thread in threads:
             thread.start()
-        began = time.monotonic()
+        began, minute = time.monotonic(), 1
         try:
             while (left := seconds - (time.monotonic() - began)) > 0:
-                time.sleep(min(60.0, left))
-                self._minute(time.monotonic() - began)
+                time.sleep(min(SAMPLE, left))
+                self._sample()
+                if time.monotonic() - began >= minute * 60:
+                    minute += 1
+                    self._minute(time.monotonic() - began)
         finally:
             stop.set()
             for thread in chaos.threads:
@@ -134,6 +145,8 @@ class Soak:
             calm.set()
             for thread in threads:
                 thread.join()
+        if seconds >= GAPS and not self._journal.counts["gaps"]:
+            self._journal.fail("no client was given a gap mark")
         self._check_end(before, fds)
 
     def close(self) -> None:
@@ -185,6 +198,17 @@ class Soak:
 
     def _fds(self) -> int:
         return sum(self._stack.services[name].fds() for name in ("supervisor", "gateway"))
+
+    def _sample(self) -> None:
+        """Note how large relays and gateway children are."""
+        with contextlib.suppress(OSError, StopIteration, ValueError, AssertionError):
+            for session in self._stack.sessions():
+                for key in ("relay_pid", "gateway_pid"):
+                    with contextlib.suppress(psutil.Error):
+                        uss = psutil.Process(session[key]).memory_full_info().uss
+                        self._journal.at_most(f"own memory, {key[:-4]}", uss)
+                        if uss > LARGEST:
+                            self._journal.fail(f"{uss} bytes are {key[:-4]}'s own: {session}")
 
     def _minute(self, seconds: float) -> None:
         counts = self._journal.counts

@@ -76,6 +76,11 @@ class Journal:
         with self._lock:
             self.counts[what] += number
 
+    def at_most(self, what: str, number: int) -> None:
+        """Note a size, of which the report shows the largest."""
+        with self._lock:
+            self.counts[what] = max(number, self.counts[what])
+
     def fail(self, what: str) -> None:
         """Note that the soak has failed, and why."""
         with self._lock:
