@@ -289,6 +289,11 @@ class Pump:
         one = self._clients[client]
         return not one.finished and (one.mode == "ro" or self._input_bytes < INPUT_MAX)
 
+    def has_input(self, client: str) -> bool:
+        """Whether the guest is still to take something that a client typed, and takes input."""
+        taken = self.state is State.CONNECTED and not self._held
+        return taken and any(typist == client for typist, _ in self._input)
+
     def input(self, client: str, data: bytes, now: float) -> None:
         """Take one read of what a client typed.
 
