@@ -535,7 +535,8 @@ class GuestConsole:
             self._use(result)
         except NoSuchGuest:
             self._on_gone("The guest no longer exists.")
-        except (LibvirtUnavailable, libvirt.libvirtError):
+        except (LibvirtUnavailable, libvirt.libvirtError) as error:
+            log.debug("libvirt at %s is still away: %s", self._uri, error)
             self._bury()
             self._again()
         else:
