@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from serial_console.config import Limits
-from serial_console.control import SessionInfo
+from serial_console.control import Resume, SessionInfo
 from serial_console.errors import BadToken, ConsoleError, InUse, LimitReached, NoSuchSession
 from serial_console.sessions import Relay, Session, SessionTable
 from serial_console.tokens import Grant
@@ -71,6 +71,30 @@ def test_limits(limits: dict[str, int], changes: dict[str, object]) -> None:
     assert isinstance(refused(table(*held, **limits), **changes), LimitReached)
     more = {name: value + 1 for name, value in limits.items()}
     assert refused(table(*held, **more), **changes) is None
+
+
+def test_a_takeover_needs_no_room_but_that_of_whom_it_ends() -> None:
+    held = ("ann", "serial0", "rw"), ("ann", "serial0", "ro")
+    takeover: dict[str, object] = {"user": "ann", "takeover": True}
+    for limits in {"sessions": 2}, {"per_user": 2}:
+        assert refused(table(*held, **limits), **takeover) is None
+        elsewhere = refused(table(*held, **limits), **takeover, console="serial1")
+        assert isinstance(elsewhere, LimitReached)
+    assert isinstance(refused(table(*held, per_user=1), **takeover), LimitReached)
+
+
+def test_the_holder_of_a_used_token_finds_the_session_from_the_right_address_only() -> None:
+    made = table(("ann", "serial0", "rw"), ("bob", "serial1", "rw"))
+    back = made.get("s1")
+    back.info.resume = Resume(seconds=30, digest="d", client_address="192.0.2.7")
+    assert made.resumable("d", "192.0.2.7:4000") is back
+    assert made.resumable("other", "192.0.2.7:4000") is None
+    with pytest.raises(BadToken):
+        made.resumable("d", "192.0.2.8:4000")
+    back.info.resume.client_address = None
+    assert made.resumable("d", "") is back
+    made.remove(back)
+    assert made.resumable("d", "192.0.2.7:4000") is None
 
 
 @pytest.mark.parametrize(
