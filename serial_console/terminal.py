@@ -13,10 +13,11 @@ _WITHIN = "\x00-\x17\x19\x1c-\x1f\x7f\ufeff\udc80-\udcff"
 _within = re.compile(f"[{_WITHIN}]")
 # A sequence as far as it goes: whether it has its end is told by ``lastgroup``.
 _sequence = re.compile(
-    rf"(?:\x1b[{_WITHIN}]*\[|\x9b)[ -?{_WITHIN}]*(?P<csi>[@-~])?"
+    rf"(?:(?:\x1b[{_WITHIN}]*\[|\x9b)[ -?{_WITHIN}]*(?P<csi>[@-~])?"
     rf"|(?:\x1b[{_WITHIN}]*\]|\x9d)[^\x07\x18\x1a\x1b\x80-\x9f]*(?P<osc>\x07|\x9c|\x1b\\)?"
     rf"|(?:\x1b[{_WITHIN}]*[PX^_]|[\x90\x98\x9e\x9f])[^\x18\x1a\x1b\x80-\x9f]*(?P<dcs>\x9c|\x1b\\)?"
-    rf"|\x1b[ -/{_WITHIN}]*(?P<esc>[0-~])?"
+    rf"|\x1b[ -/{_WITHIN}]*(?P<esc>[0-~])?)"
+    "[\udc80-\udcff]*"  # with what comes before they could make up a character
 )
 _query = re.compile(
     r"(?:\x1b\[|\x9b)(?:"
@@ -41,7 +42,7 @@ def without_queries(output: bytes) -> bytes:
     A terminal that is shown old output would type its answers into the guest. Sequences that
     another one breaks off go too: around one that is taken out, the rest could make up a query.
     """
-    text = output.decode("utf-8", "surrogateescape").replace("\x05", "")  # ENQ
+    text = output.replace(b"\x05", b"").decode("utf-8", "surrogateescape")  # without ENQ
     return _sequence.sub(_replayed, text).encode("utf-8", "surrogateescape")
 
 
