@@ -62,12 +62,13 @@ class Finish:
 class _Note:
     """Where our own words stand in a client's output, counted over the whole session.
 
-    ``skipped``: bytes that they say were skipped, until the event says so too.
+    ``skipped``: bytes that they say were skipped; ``told``: the event has said so too.
     """
 
     begin: int
     end: int
     skipped: int = 0
+    told: bool = False
 
 
 @dataclass
@@ -169,13 +170,14 @@ class Pump:
         It is given them again, as far as they are still there; the rest is a gap.
         """
         one = self._clients[client]
+        self._mark_gap(one)  # of what comes after
         again = one.tail.last(count)
+        one.tail = ByteQueue()
         one.out.push(again)
         one.start -= len(again)
         one.bytes_out -= len(again)
-        one.tail = ByteQueue()
-        one.gap += count - len(again)
-        one.skipped += count - len(again)
+        one.gap = count - len(again)
+        one.skipped += one.gap
 
     def come_back(self, client: str, now: float) -> None:
         """Take a client on that comes back: it gets what it missed."""
@@ -243,13 +245,7 @@ class Pump:
     def to_client(self, client: str) -> memoryview:
         """Return what waits for a client; release it before any other call."""
         one = self._clients[client]
-        if one.gap:
-            mark = terminal.notice(f"{one.gap} bytes of output skipped", at_line_start=False)
-            at = 0
-            if one.notes and one.notes[0].begin < one.start:  # after what is half said
-                at = one.notes[0].end - one.start
-            self._insert(one, at, mark)
-            one.gap = 0
+        self._mark_gap(one)
         return one.out.head()
 
     def has_output(self, client: str) -> bool:
@@ -442,7 +438,7 @@ class Pump:
             self.finish(client.id, CloseCode.TOO_SLOW, reason, now)
             return
         notes = client.notes
-        half = notes[0] if notes and notes[0].begin < client.start else None
+        half = _half(client)
         keep = half.end - client.start if half else 0  # what is half said is said to its end
         begin = client.start + keep
         end = begin + excess
@@ -457,23 +453,33 @@ class Pump:
         client.out.drop(dropped)
         client.out.push(kept)
         client.start += dropped
-        if half:
-            half.begin += dropped
-            half.end += dropped
+        for note in notes:
+            if note.begin < begin:  # it stays where it was seen from behind the gap
+                note.begin += dropped
+                note.end += dropped
         client.gap += dropped - ours
         client.skipped += dropped - ours
 
-    def _insert(self, client: _Client, at: int, mark: bytes) -> None:
-        """Put a gap mark into the queue; what stands before it moves towards the front."""
-        before = client.out.take(at)
+    def _mark_gap(self, client: _Client) -> None:
+        """Put a mark at the front that tells of a gap there, after what is half said; what stands
+        before it moves towards the front."""
+        if not client.gap:
+            return
+        mark = terminal.notice(f"{client.gap} bytes of output skipped", at_line_start=False)
+        half = _half(client)
+        before = client.out.take(half.end - client.start) if half else b""
         client.out.push(mark)
         client.out.push(before)
         client.start -= len(mark)
-        if at:
-            client.notes[0].begin -= len(mark)
-            client.notes[0].end -= len(mark)
-        begin = client.start + at
-        client.notes.insert(1 if at else 0, _Note(begin, begin + len(mark), client.gap))
+        begin = client.start + len(before)
+        count = 0
+        for note in client.notes:
+            if note.end <= begin + len(mark):
+                note.begin -= len(mark)
+                note.end -= len(mark)
+                count += 1
+        client.notes.insert(count, _Note(begin, begin + len(mark), client.gap))
+        client.gap = 0
 
     def _advance(self, client: _Client, count: int) -> None:
         """Note that the first bytes of the queue have been taken."""
@@ -484,10 +490,10 @@ class Pump:
             client.out.drop(count)
         client.start += count
         for note in client.notes:
-            if note.skipped and note.begin < client.start:
+            if note.skipped and not note.told and note.begin < client.start:
                 self._intents.append(Emit(client.id, SkippedEvent(bytes=note.skipped)))
-                note.skipped = 0
-        while client.notes and client.notes[0].end <= client.start:
+                note.told = True
+        while client.notes and client.notes[0].end <= client.start - len(client.tail):
             client.notes.popleft()
 
     def _say(self, client: _Client, text: str, now: float) -> None:
@@ -542,3 +548,8 @@ class Pump:
             line = re.search(rb"\n", recent)
             recent = recent[line.end() :] if line else recent
         return terminal.without_queries(recent)
+
+
+def _half(client: _Client) -> _Note | None:
+    """Return the notice of which a client has taken a part."""
+    return next((one for one in client.notes if one.begin < client.start < one.end), None)

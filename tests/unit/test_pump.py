@@ -303,6 +303,8 @@ STEPS = st.lists(
         st.tuples(st.just("output"), st.integers(0, 3 * BACKLOG)),
         st.tuples(st.just("read"), st.integers(1, 2 * BACKLOG)),
         st.tuples(st.just("offer"), st.just(0)),
+        st.tuples(st.just("taking"), st.integers(0, 5000)),
+        st.tuples(st.just("lose"), st.integers(0, BACKLOG)),
         st.tuples(st.just("input"), st.integers(1, 30000)),
         st.tuples(st.just("type"), st.integers(1, pump.PACKET)),
         st.tuples(st.just("wait"), st.integers(0, 400)),
@@ -313,23 +315,36 @@ STEPS = st.lists(
 
 
 @settings(max_examples=400, deadline=None)
-@given(STEPS)
-def test_any_interleaving_keeps_order_bounds_and_accounting(steps: list[tuple[str, int]]) -> None:
-    """Output is an exact copy but for gaps of the counted size; input is an exact copy."""
+@given(STEPS, st.booleans())
+def test_any_interleaving_keeps_order_bounds_and_accounting(
+    steps: list[tuple[str, int]], resumable: bool
+) -> None:
+    """Output is an exact copy but for gaps of the counted size, for a client that types and comes
+    back as for one that watches; input is an exact copy."""
     p = make()
-    attach(p, notices=True)
+    attach(p, notices=True, resumable=resumable)
+    attach(p, "w", mode="ro", notices=True)
     now = 0.0
     printed = 0
-    got = b""
+    got = {"a": b"", "w": b""}
     typed, taken = b"", b""
     for what, size in steps:
         if what == "output" and not p.throttled:
             p.output(_pattern(printed, size), now)
             printed += size
         elif what == "read":
-            got += read(p, now=now, count=size)
+            for client in got:
+                got[client] += read(p, client, now=now, count=size)
         elif what == "offer":  # and the socket takes nothing
             p.to_client("a").release()
+        elif what == "taking":
+            p.taking("a", size / 1000, now)
+        elif what == "lose" and resumable:  # the connection, and some of what it took
+            lost = min(size, len(got["a"]))
+            got["a"] = got["a"][: len(got["a"]) - lost]
+            p.leave("a")
+            p.missed("a", lost)
+            p.come_back("a", now)
         elif what == "input" and p.wants_input("a"):
             data = _pattern(len(typed), size)
             p.input("a", data, now)
@@ -348,16 +363,17 @@ def test_any_interleaving_keeps_order_bounds_and_accounting(steps: list[tuple[st
         assert (deadline := p.deadline()) is None or deadline >= 0
     p.set_state(State.CONNECTED, "", now)
     taken += type_all(p)
-    got += read(p, now=now)
     assert taken == typed
-    info = p.info("a", now)
-    assert info.bytes_out == len(got)
-    ours = _notices(got)
-    assert len(got) - sum(map(len, ours)) == printed - info.skipped
-    shown = re.findall(rb"\[(\d+) bytes of output skipped\]", b"".join(ours))
-    assert sum(map(int, shown)) == info.skipped
-    told = [one.bytes for one in events(p) if isinstance(one, control.SkippedEvent)]
-    assert sum(told) == info.skipped
+    told = [one for one in p.intents() if isinstance(one, Emit)]
+    for client in got:
+        got[client] += read(p, client, now=now)
+        told += [one for one in p.intents() if isinstance(one, Emit)]
+        info = p.info(client, now)
+        assert info.bytes_out == len(got[client])
+        assert _checked(got[client], printed) == info.skipped
+    if not resumable:
+        skips = [one.event.bytes for one in told if isinstance(one.event, control.SkippedEvent)]
+        assert sum(skips) <= p.info("a", now).skipped + p.info("w", now).skipped
 
 
 def _pattern(start: int, size: int) -> bytes:
@@ -366,11 +382,22 @@ def _pattern(start: int, size: int) -> bytes:
     return (b"abcdefghijklmnopqrstuvwxyz" * (size // 26 + 2))[first : first + size]
 
 
-def _notices(text: bytes) -> list[bytes]:
-    found = []
-    while (start := text.find(b"\x1b[2m[")) >= 0:
-        end = text.index(b"\r\n", start) + 2
-        before = 2 if text[:start].endswith(b"\r\n") else 0
-        found.append(text[start - before : end])
-        text = text[end:]
-    return found
+NOTICE = re.compile(rb"(?:\r\n)?\x1b\[2m\[([^\]]*)\]\x1b\[22m\r\n")
+
+
+def _checked(stream: bytes, printed: int) -> int:
+    """Assert that a stream is the pattern up to ``printed`` but for gaps as its marks tell; return
+    the bytes that it skipped."""
+    position = skipped = at = 0
+    for notice in NOTICE.finditer(stream):
+        piece = stream[at : notice.start()]
+        assert piece == _pattern(position, len(piece))
+        position += len(piece)
+        at = notice.end()
+        if gap := re.fullmatch(rb"(\d+) bytes of output skipped", notice[1]):
+            position += int(gap[1])
+            skipped += int(gap[1])
+    rest = stream[at:]
+    assert rest == _pattern(position, len(rest))
+    assert position + len(rest) == printed
+    return skipped
