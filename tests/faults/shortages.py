@@ -47,6 +47,18 @@ def assert_refused(terminal, code, *words):
     assert "/" not in reason
 
 
+def assert_rests(log):
+    """It accepts in vain, and tries again five times a second, not as often as a CPU can."""
+
+    def tries():
+        return log().count("cannot accept a connection")
+
+    assert rig.eventually(lambda: tries() > 0)
+    goal, began = tries() + 3, time.monotonic()
+    assert rig.eventually(lambda: tries() >= goal)
+    assert time.monotonic() - began > 0.3
+
+
 def assert_command_fails(done, *words):
     assert done.returncode == 1
     assert done.stdout == ""
