@@ -3,6 +3,7 @@
 
 import contextlib
 import signal
+import time
 
 import pytest
 
@@ -119,10 +120,10 @@ def test_tokens_outstanding(make_stack, guests):
         assert_full()
     stack.wait_free()
     assert stack.rest("DELETE", f"/v1/tokens/{issued[1]['id']}")[0] == 204
-    short = stack.rest("POST", path, {"ttl": 1})
-    assert short[0] == 201
-    assert_full()
-    assert stack.ask("issue", guest=guests[0])["code"] == "limit_reached"
+    issued_at = time.monotonic()
+    assert stack.rest("POST", path, {"ttl": 1})[0] == 201
+    early = stack.ask("issue", guest=guests[0])
+    assert early.get("code") == "limit_reached" or time.monotonic() > issued_at + 1
     assert rig.eventually(lambda: stack.ask("issue", guest=guests[0])["ok"])  # that one expires
 
 
