@@ -178,7 +178,8 @@ class Clients:
         if client.successor is None:
             return
         self._drop_back(client)
-        (client.admit, client.back), client.successor = client.successor, None
+        (admit, client.back), client.successor = client.successor, None
+        client.admit.session = admit.session  # the rest of what the token says is in the first
         client.deadline = time.monotonic() + max(CONNECT, client.grace)
         self._watch_back(client)
         self._tell(control.Admitted(session=client.id))
@@ -213,7 +214,10 @@ class Clients:
             back.broken = True
         if back.ended:
             self._drop_back(client)
-            self._succeed(client)
+            if client.successor is not None:
+                self._succeed(client)
+            elif not client.opened and not client.grace:  # the gateway died before it connected
+                self._close(client, CloseCode.ENDED, "The client is gone.")
 
     # ---- bytes
 
