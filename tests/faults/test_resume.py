@@ -1,0 +1,238 @@
+"""A client comes back to its session with the same token, and gets what it missed."""
+
+import contextlib
+import re
+import time
+
+import pytest
+
+from tests import rig
+
+RUNS_AGAIN = b"\x1b[2m[The guest runs again.]\x1b[22m\r\n"
+SKIPPED = re.compile(rb"\r\n\x1b\[2m\[(\d+) bytes of output skipped\]\x1b\[22m\r\n")
+BACKLOG = 262144
+"""Bytes that wait for a client at most (DESIGN.md)."""
+ESCAPE = b"\x11"
+
+
+def echo(terminal, data):
+    terminal.send(data)
+    return terminal.read_exactly(len(data), seconds=10)
+
+
+def session_of(stack, user):
+    return next(one for one in stack.sessions() if one["user"] == user)
+
+
+def all_arrived(port):
+    """Whether the clients' kernel has acknowledged all output, which may take it 40 ms."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        rows = [row.split() for row in table.readlines()[1:]]
+    ours = [row for row in rows if row[1].endswith(f":{port:04X}")]
+    return all(row[4].startswith("00000000:") for row in ours)
+
+
+def end_of(stack, token):
+    with stack.connect(token) as refused:
+        return refused.ended()[0]
+
+
+def gone(stack, token):
+    """A client that has connected with a token and is gone again; return its session."""
+    with stack.connect(token) as terminal:
+        (session,) = stack.wait_sessions("connected")
+        terminal.vanish()
+    stack.wait_sessions("detached")
+    return session
+
+
+@pytest.mark.parametrize("how", ["vanish", "close"])
+def test_a_client_comes_back_to_its_own_session(both, via, echo_guest, how):
+    token = both.token(echo_guest.uuid, user="alice", resume=30)
+    first = both.connect(token, via)
+    assert echo(first, b"before") == b"before"
+    (before,) = both.wait_sessions("connected")
+    getattr(first, how)()
+    both.wait_sessions("detached")
+    if via == "gateway":
+        with both.open(echo_guest.uuid, user="bob") as other:
+            code, reason = other.ended()
+            assert (code, "alice" in reason) == (4409, True)
+    with both.connect(token, via) as second:
+        assert echo(second, b"after") == b"after"
+        assert second.output == b"after"
+        (after,) = both.wait_sessions("connected")
+    for key in ("id", "opened_at", "relay_pid", "user", "token_id"):
+        assert after[key] == before[key], key
+    assert after["gateway_pid"] != before["gateway_pid"]
+    assert after["client"] != before["client"] or via == "stock"  # which tells no address
+    assert (after["bytes_in"], after["bytes_out"]) == (11, 11)
+    both.wait_sessions("detached")
+    assert both.cli("close", "--all").returncode == 0
+    both.wait_free()
+
+
+def test_a_client_that_comes_back_replaces_its_connection_that_is_still_open(both, via, echo_guest):
+    token = both.token(echo_guest.uuid, resume=30)
+    with both.connect(token, via) as first:
+        assert echo(first, b"first") == b"first"
+        (before,) = both.wait_sessions("connected")
+        assert rig.eventually(lambda: all_arrived(both.gateway_port))
+        with both.connect(token, via) as second:
+            end = first.ended()
+            assert echo(second, b"second") == b"second"
+            assert (first.output, second.output) == (b"first", b"second")
+            assert both.wait_sessions("connected")[0]["id"] == before["id"]
+    if via == "gateway":
+        assert end == (4410, "You have come back on another connection.")
+    assert both.cli("close", "--all").returncode == 0
+    both.wait_free()
+
+
+def test_what_the_guest_prints_meanwhile_is_shown_and_what_is_typed_waits(shared, shared_guest):
+    """The pause holds the client's input: it is typed, and answered, while the client is away."""
+    for typed, printed in ((b"0123456789" * 400, None), (b"\5", rig.noise())):
+        printed = printed or typed
+        token = shared.token(shared_guest.uuid, user="alice", resume=30)
+        with (
+            shared.connect(token) as first,
+            shared.open(shared_guest.uuid, user="eve", mode="ro", notices=True) as watcher,
+        ):
+            shared.wait_sessions("connected", "connected")
+            shared_guest.suspend()
+            first.read_until(b"what you type is held.]\x1b[22m\r\n")
+            first.send(typed)
+            assert rig.eventually(lambda: session_of(shared, "alice")["bytes_in"] > 0)
+            first.vanish()
+            shared.wait_sessions("detached", "paused")
+            shared_guest.resume()
+            watcher.read_until(RUNS_AGAIN)
+            assert watcher.read_exactly(len(printed)) == printed
+            with shared.connect(token) as second:
+                second.send(b"!")
+                output = second.read_until(b"!", seconds=10)
+                while not output.endswith(printed[-100:] + b"!"):
+                    output += second.read_until(b"!", seconds=10)
+                session = session_of(shared, "alice")
+                second.send(ESCAPE)
+                second.ended()
+        if len(printed) < BACKLOG:
+            assert output == RUNS_AGAIN + printed + b"!"
+            assert session["skipped"] == 0
+        else:
+            mark = SKIPPED.match(output)
+            shown = output[mark.end() : -1]
+            assert int(mark[1]) == session["skipped"] == len(printed) - len(shown)
+            assert printed.endswith(shown)
+            assert BACKLOG - 100 <= len(shown) <= BACKLOG
+        shared.wait_free()
+
+
+# ---- the end of it
+
+
+def test_what_ends_a_session_ends_the_way_back_to_it(shared, make_guest):
+    guest = make_guest()
+
+    def new(**options):
+        return shared.token(guest.uuid, user="alice", resume=30, **options)
+
+    token = new()
+    with shared.connect(token) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        terminal.send(ESCAPE)
+        assert terminal.ended()[0] == 1000
+    shared.wait_free()
+    assert end_of(shared, token) == 4401
+
+    token = new()
+    session = gone(shared, token)
+    assert shared.cli("close", session["id"]).returncode == 0
+    shared.wait_free()
+    assert end_of(shared, token) == 4401
+
+    token = new()
+    session = gone(shared, token)
+    assert shared.rest("DELETE", f"/v1/tokens/{session['token_id']}")[0] == 204
+    shared.wait_free()
+    assert end_of(shared, token) == 4401
+
+    token = new()
+    gone(shared, token)
+    with shared.open(guest.uuid, user="bob", takeover=True) as other:
+        assert [one["user"] for one in shared.wait_sessions("connected")] == ["bob"]
+        assert end_of(shared, token) == 4401
+        assert echo(other, b"y") == b"y"
+    shared.wait_free()
+
+
+def test_the_grace_is_over(shared, shared_guest):
+    token = shared.token(shared_guest.uuid, resume=1)
+    gone(shared, token)
+    began = time.monotonic()
+    shared.wait_free()
+    assert time.monotonic() - began < 3
+    assert end_of(shared, token) == 4401
+    with shared.open(shared_guest.uuid) as other:
+        assert echo(other, b"x") == b"x"
+    shared.wait_free()
+
+
+def test_a_token_without_resume_is_good_for_one_connection(shared, shared_guest):
+    token = shared.token(shared_guest.uuid)
+    with shared.connect(token) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        assert end_of(shared, token) == 4401
+        assert echo(terminal, b"y") == b"y"
+    shared.wait_free()
+    assert end_of(shared, token) == 4401
+
+
+def test_a_token_for_one_address_lets_no_other_come_back(shared, shared_guest):
+    token = shared.token(shared_guest.uuid, resume=30, client_address="127.0.0.1")
+    gone(shared, token)
+    answer = shared.redeem(token, client="127.0.0.2:5000")
+    assert (answer["ok"], answer["close"]) == (False, 4401)
+    with shared.connect(token) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        terminal.send(ESCAPE)
+        terminal.ended()
+    shared.wait_free()
+
+
+def test_a_gateway_that_died_between_token_and_connection_takes_nothing_away(shared, shared_guest):
+    """What the token says of the session holds for whom is let in at the second attempt."""
+    with shared.open(shared_guest.uuid, user="alice") as first:
+        assert echo(first, b"x\r\n") == b"x\r\n"
+        token = shared.token(
+            shared_guest.uuid, user="bob", takeover=True, resume=30, escape="ctrl-]"
+        )
+        assert shared.redeem(token, events=True)["ok"]
+        assert echo(first, b"y") == b"y"
+        with shared.connect(token) as second:
+            assert first.ended() == (4410, "bob has taken over this console.")
+            assert second.read_exactly(8) == b"\x1b[!px\r\ny"
+            second.send(b"\x1d")
+            assert second.ended()[0] == 1000
+    shared.wait_free()
+
+
+def test_a_watcher_comes_back_too(shared, shared_guest):
+    token = shared.token(shared_guest.uuid, mode="ro", resume=30, replay=0)
+    with shared.open(shared_guest.uuid) as typist, contextlib.ExitStack() as watchers:
+        watcher = watchers.enter_context(shared.connect(token))
+        shared.wait_sessions("connected", "connected")
+        assert echo(typist, b"seen,") == b"seen,"
+        assert watcher.read_exactly(5) == b"seen,"
+        watcher.vanish()
+        shared.wait_sessions("connected", "detached")
+        assert echo(typist, b"missed,") == b"missed,"
+        watcher = watchers.enter_context(shared.connect(token))
+        assert watcher.read_exactly(7) == b"missed,"
+        assert echo(typist, b"seen") == b"seen"
+        assert watcher.read_exactly(4) == b"seen"
+        watcher.vanish()
+        shared.wait_sessions("connected", "detached")
+    shared.wait_sessions("detached")
+    assert shared.cli("close", "--all").returncode == 0
+    shared.wait_free()
