@@ -172,10 +172,12 @@ class Pump:
         one = self._clients[client]
         self._mark_gap(one)  # of what comes after
         again = one.tail.last(count)
+        before = one.tail.take(len(one.tail) - len(again))
         one.tail = ByteQueue()
+        one.tail.append(before)
         one.out.push(again)
         one.start -= len(again)
-        one.bytes_out -= len(again)
+        one.bytes_out -= count
         one.gap = count - len(again)
         one.skipped += one.gap
 
