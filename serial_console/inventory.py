@@ -6,6 +6,7 @@ loop: it reads a question, asks libvirt, answers. ``Inventory`` is the superviso
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import signal
@@ -36,7 +37,8 @@ def main(config: Config, channel: socket.socket) -> int:
     guest.silence()
     inventory = _Desk(config.libvirt.uri)
     channel.setblocking(True)
-    with channel, channel.makefile("rb") as lines:
+    # A supervisor that was killed with an answer unread resets the channel.
+    with channel, channel.makefile("rb") as lines, contextlib.suppress(ConnectionError):
         for line in lines:
             request = _decoder.decode(line)
             try:
@@ -45,8 +47,6 @@ def main(config: Config, channel: socket.socket) -> int:
             except ConsoleError as error:
                 failed = control.Failed(id=request.id, code=error.code, message=str(error))
                 channel.sendall(control.encode(failed))
-            except BrokenPipeError:
-                return 0
     return 0
 
 
