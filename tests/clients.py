@@ -32,11 +32,11 @@ class Terminal:
         url: str,
         origin: str | None = None,
         subprotocol_token: str = "",
-        sock: socket.socket | None = None,
+        **options: Any,
     ) -> None:
         """Connect; ``subprotocol_token`` goes as a subprotocol instead of in the URL.
 
-        ``sock`` is used if it is given, connected.
+        ``options`` are further ones of websockets' ``connect``.
 
         Raises:
             websockets.exceptions.InvalidStatus, OSError: the handshake was refused.
@@ -46,7 +46,6 @@ class Terminal:
         self._ws: ClientConnection = self._stack.enter_context(
             connect(
                 url,
-                sock=sock,
                 origin=origin,  # type: ignore[arg-type]
                 subprotocols=protocols,  # type: ignore[arg-type]
                 compression=None,
@@ -54,6 +53,7 @@ class Terminal:
                 max_size=None,
                 ping_interval=None,
                 close_timeout=5,
+                **options,
             )
         )
         self.output = bytearray()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -28,6 +29,8 @@ LINGER = 15.0
 """Seconds for which a fault that is over still explains a refusal: a relay notices, backs off."""
 NOISY = 1
 """Guests that may print their noise at once: each takes a processor while it does."""
+STALL = 20.0
+"""Seconds at most for which a client waits for a gap: all buffers have to be full before."""
 RECEIVE = 16384
 """Bytes that a client's kernel reads ahead: left to itself, more than is printed in a stall."""
 REPLAY = 65536
@@ -35,7 +38,7 @@ REPLAY = 65536
 
 
 class Client(Terminal):
-    """A client that reads for a while, and does not have its kernel read megabytes ahead."""
+    """A client that reads for a while, and does not have others read megabytes ahead of it."""
 
     def __init__(self, url: str) -> None:
         sock = socket.socket()
@@ -43,7 +46,7 @@ class Client(Terminal):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
             parts = urlsplit(url)
             sock.connect((parts.hostname, parts.port))
-            super().__init__(url, sock=sock)
+            super().__init__(url, sock=sock, max_queue=1)
         except BaseException:
             sock.close()
             raise
@@ -207,9 +210,8 @@ class Visitor:
         self._journal.count(f"did {act}")
         if act == "read" or (visit.mode == "ro" and act in ("type", "noise")):
             client.read(rng.uniform(0.1, 3.0))
-            visit.unread = False
         elif act == "stall":
-            visit.unread = True
+            visit.stalled = time.monotonic()
             time.sleep(rng.uniform(0.3, 4.0))
         elif act == "slowly":
             client.read(rng.uniform(0.5, 4.0), pause=0.05)
@@ -218,20 +220,31 @@ class Visitor:
                 self._type(client, visit)
             self._echo(client, visit)
         elif act == "much":
-            visit.held = visit.unread = True
+            visit.held = visit.stalled = time.monotonic()
             for _ in range(50):
                 self._type(client, visit, count=20)
         elif self.noisy.acquire(blocking=False):
             try:
+                if not all(one.truth.still(0.1, 0.1) for one in self._places if one.noisy):
+                    return
                 self._type(client, visit)
                 client.send(b"\5")
                 if rng.random() < 0.5:
-                    visit.unread = True
-                    visit.note("stall")
-                    time.sleep(rng.uniform(2.0, 15.0))  # for a gap, all buffers have to be full
+                    visit.note("stall until output is skipped")
+                    self._until_skipped(visit)
+                    visit.stalled = time.monotonic()
                 client.read(rng.uniform(0.2, 8.0))
             finally:
                 self.noisy.release()
+
+    def _until_skipped(self, visit: Visit) -> None:
+        """Read nothing until output is skipped, or for a while."""
+        deadline = time.monotonic() + STALL
+        while time.monotonic() < deadline and not self._stop.wait(0.5):
+            with contextlib.suppress(OSError, StopIteration, ValueError, KeyError):
+                for session in self._stack.ask("sessions")["sessions"]:
+                    if session["user"] == f"u{visit.number}" and session["skipped"]:
+                        return
 
     def _type(self, client: Client, visit: Visit, count: int = 1) -> bytes:
         """Type numbered lines in one message; return the last one."""
@@ -254,7 +267,7 @@ class Visitor:
             new = bytes(client.output[seen:])
             if any(_line(visit, number) in new for number in range(first, len(visit.typed))):
                 self._journal.count("lines that came back")
-                visit.held = visit.unread = False
+                visit.held = False
                 return
             if time.monotonic() - begin > PATIENCE:
                 self._journal.fail(f"{visit}: nothing typed came back in {PATIENCE:.0f} s")
@@ -314,8 +327,8 @@ class Visitor:
             4412: journal.was(journals.RELAY, guest, begin, end),
             4503: journal.was(journals.LIBVIRTD | journals.SUPERVISOR, guest, begin - LINGER, end),
         }
-        if code == 1006 and visit.unread and how == "ended":
-            # It wrote before it read that the session had ended 2 s ago: see handler.CLOSE_REPLY.
+        if code == 1006 and end - visit.stalled < LINGER and how == "ended":
+            # It did not read the close frame within handler.CLOSE_REPLY, before it wrote again.
             code = next((other for other, fits in explained.items() if fits), code)
         if not explained.get(code, False):
             self._without_cause(visit, how, code, reason, "ended without a cause")

@@ -35,7 +35,7 @@ class Fault:
 class Visit:
     """One client, from asking for a token until it has ended.
 
-    ``held``: more was typed than the guest may have taken. ``unread``: it may not have read all.
+    ``held``: more was typed than the guest may have taken. ``stalled``: when last it did not read.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Visit:
     begin: float
     end: float = float("inf")
     held: bool = False
-    unread: bool = False
+    stalled: float = float("-inf")
     did: list[str] = field(default_factory=list)
     typed: dict[int, float] = field(default_factory=dict, repr=False)
 

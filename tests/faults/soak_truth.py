@@ -28,17 +28,15 @@ _AWAY = re.compile(
 )
 _LINE = re.compile(rb"<(\w{5}):(\d{6})>")
 
-PTY = 69632
-"""Bytes that a pty can hold for its next reader: 64 KiB before the line discipline, 4 in it."""
-
+PTY = 24576
+"""Bytes that a pty holds for its next reader (20 KB, DESIGN.md, fact 2, and some more)."""
+REPLAY = 65536
+"""Bytes of a replay, in which the console may have been away without a word."""
 PROBE = 48
 """Bytes by which a place in the log is found: more are seldom free of one that was logged twice."""
-PARTS = 2
-"""Parts of a piece that the pty may have held: one, and one that has a byte logged twice."""
-REPLAYED = 8
-"""The same where a replay comes first: the console may have been away between its parts."""
-TWICE = 32
-"""Bytes that QEMU may have logged twice within a gap."""
+TWICE = 8
+"""Bytes that QEMU may have logged twice within a gap: where the client is stalled, the pty is
+seldom full."""
 
 
 class MismatchError(Exception):
@@ -58,13 +56,13 @@ class Verdict:
 class _Piece:
     """Guest's bytes, or a notice; ``crlf``: a line end stands before it, its own or the guest's.
 
-    ``parts``: how many parts of it, that the pty held, are left out already.
+    ``before``: how many bytes of it, that the pty held, are left out already.
     """
 
     data: bytes = b""
     notice: bytes | None = None
     crlf: bool = False
-    parts: int = 0
+    before: int = 0
 
 
 class Truth:
@@ -89,15 +87,13 @@ class Truth:
 
     def still(self, seconds: float, patience: float) -> bool:
         """Wait until the guest has printed nothing for so long; tell whether it came to that."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + max(seconds, patience)
         size, since = self.size(), time.monotonic()
-        while time.monotonic() - since < seconds:
-            if time.monotonic() > deadline:
-                return False
+        while time.monotonic() - since < seconds and time.monotonic() < deadline:
             time.sleep(0.05)
             if size != (size := self.size()):
                 since = time.monotonic()
-        return True
+        return time.monotonic() - since >= seconds
 
     def lines(self, typist: str, begin: int) -> list[int]:
         """Return the numbers of a typist's lines that the guest has sent back, in order."""
@@ -126,7 +122,7 @@ class Truth:
         replayed = stream.startswith(_SOFT_RESET)
         pieces = list(_pieces(stream[len(_SOFT_RESET) :] if replayed else stream))
         with self._view() as view:
-            walk = _Walk(view, pieces, away, REPLAYED if replayed else PARTS)
+            walk = _Walk(view, pieces, away, replayed, begin)
             if not walk.go(0, None, begin):
                 raise MismatchError(walk.worst)
         verdict = Verdict()
@@ -145,8 +141,12 @@ class Truth:
 class _Walk:
     """Looks for a place in the log that a stream can be a copy from."""
 
-    def __init__(self, view: mmap.mmap, pieces: list[_Piece], away: bool, parts: int) -> None:
-        self._parts = parts
+    def __init__(
+        self, view: mmap.mmap, pieces: list[_Piece], away: bool, replayed: bool, begin: int
+    ) -> None:
+        self._held = PTY + (REPLAY if replayed else 0)
+        self._begin = begin
+        self._newest = len(view) if replayed else begin + PTY
         self._view = view
         self._pieces = pieces
         self._away = away
@@ -202,9 +202,11 @@ class _Walk:
             return True
         # What was left in the pty when its reader before went away comes first: the kernel keeps
         # that for the next one. What the guest prints while the pty is full, QEMU drops.
-        length = self._printed_part(piece.data[:PTY])
-        if length and piece.parts < self._parts:
-            with self._instead(index, _Piece(piece.data[length:], parts=piece.parts + 1)):
+        oldest, newest = (0, self._newest) if floor == self._begin else (floor, len(self._view))
+        length = self._printed_part(piece.data[: self._held - piece.before], oldest, newest)
+        if length >= min(len(piece.data), PROBE):
+            rest = _Piece(piece.data[length:], before=piece.before + length)
+            with self._instead(index, rest):
                 if self.go(index, None, floor):
                     return True
         self._note(
@@ -220,12 +222,16 @@ class _Walk:
         finally:
             self._pieces[index] = before
 
-    def _printed_part(self, data: bytes) -> int:
-        """Return how long a beginning of the data is in the log."""
+    def _printed_part(self, data: bytes, oldest: int, newest: int) -> int:
+        """Return how long a beginning of the data is in this part of the log."""
         low, high = 0, len(data)
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._view.find(data[:middle]) >= 0 else (low, middle - 1)
+            low, high = (
+                (middle, high)
+                if self._view.find(data[:middle], oldest, newest) >= 0
+                else (low, middle - 1)
+            )
         return low
 
     def _same(self, index: int, at: int) -> int | None:
@@ -236,10 +242,10 @@ class _Walk:
             done += _common(data[done:], self._view[at + done : at + len(data)])
             if done == len(data):
                 return at + done
-            if (
-                at + done == 0
-                or self._view[at + done : at + done + 1] != self._view[at + done - 1 : at + done]
-            ):
+            here = at + done
+            if not here or self._view[here : here + 1] != self._view[here - 1 : here]:
+                break
+            if here >= len(self._view):
                 break
             at += 1  # a byte that the full pty did not take, so it was tried again: logged twice
         last = index == len(self._pieces) - 1
