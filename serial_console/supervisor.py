@@ -13,7 +13,6 @@ import os
 import resource
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from . import control, names, relay
 from . import log as logs
 from .admin import Admin
+from .adoption import Adoption
 from .channel import Channel, peer_of
 from .child import Child, fork
 from .config import Config
@@ -31,7 +31,6 @@ from .errors import (
     CloseCode,
     Closed,
     ConsoleError,
-    Forbidden,
     LibvirtUnavailable,
     NoSuchGuest,
     RelayLost,
@@ -56,7 +55,7 @@ OBEY = 3.0
 STOP = 4.0
 """Seconds that relays have to end their sessions at SIGTERM."""
 ADOPTION = 2.0
-"""Seconds that relays of the supervisor before have to greet us."""
+"""Seconds that relays of the supervisor before have to greet us before we serve."""
 
 _REFUSALS = {CloseCode.GONE: NoSuchGuest, CloseCode.UNAVAILABLE: Unavailable}
 _from_relay = control.Decoder(control.FromRelay)
@@ -392,31 +391,31 @@ class _Supervisor:
     def _adopt(self) -> None:
         """Find the relays of the supervisor before us, and what dead ones left."""
         paths = self._config.paths
-        for name in sorted(os.listdir(paths.relays)):
-            path = os.path.join(paths.relays, name)
-            adopted = _greeting(path)
-            if adopted is None:
-                continue
-            channel, pid, greeting, line = adopted
-            which = Relay(
-                name.removesuffix(".sock"),
-                greeting.guest,
-                greeting.uuid,
-                greeting.console,
-                greeting.path,
-            )
-            try:
-                self._take_on(which, pid, channel)
-            except ConsoleError as error:
-                log.warning("cannot adopt %s: %s", path, error)
-                continue
-            self._on_relay(which, line)
+        Adoption(self.loop, paths.relays, self._greeted).wait(ADOPTION)
         alive = {one.path for one in self._relays.values()}
         for name in os.listdir(paths.consoles):
             path = os.path.join(paths.consoles, name)
             if path not in alive and name.endswith(".sock"):
                 with contextlib.suppress(ConsoleError):
                     remove_stale(path)
+
+    def _greeted(
+        self, path: str, channel: Channel, greeting: control.Adopt, lines: list[bytes]
+    ) -> None:
+        which = Relay(
+            os.path.basename(path).removesuffix(".sock"),
+            greeting.guest,
+            greeting.uuid,
+            greeting.console,
+            greeting.path,
+        )
+        try:
+            self._take_on(which, peer_of(channel.sock).pid, channel)
+        except ConsoleError as error:
+            log.warning("cannot adopt %s: %s", path, error)
+            return
+        for line in lines:
+            self._on_relay(which, line)
 
     def _with_reports(self, then: Callable[[], None]) -> None:
         """Go on when every relay has told its figures, or after a while without."""
@@ -496,24 +495,3 @@ class _Reports:
     missing: set[str]
     then: Callable[[], None]
     timer: Timer | None = None
-
-
-def _greeting(path: str) -> tuple[Channel, int, control.Adopt, bytes] | None:
-    """Ask a relay that was there before us who it is; None if it is dead, or no relay."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(ADOPTION)
-        sock.connect(path)
-        line = sock.makefile("rb", buffering=0).readline(control.LISTING_MAX)
-        greeting = _from_relay.decode(line)
-        if not isinstance(greeting, control.Adopt):
-            raise Forbidden("no greeting")
-        return Channel(sock), peer_of(sock).pid, greeting, line
-    except ConnectionRefusedError:
-        sock.close()
-        with contextlib.suppress(ConsoleError):
-            remove_stale(path)
-    except (OSError, ConsoleError) as error:
-        sock.close()
-        log.warning("cannot adopt %s: %s", path, error)
-    return None
