@@ -141,3 +141,30 @@ def test_the_page_says_that_a_link_works_once(shared, linux_guest, page):
     page.goto(token["page_url"])
     expect(status(page)).to_have_attribute("data-code", "4401")
     expect(page.locator("#advice")).to_contain_text("works once")
+
+
+def test_the_page_answers_the_guest_now_and_nothing_that_it_asked_before(
+    shared, shared_guest, page
+):
+    """Among them queries that are written in odd ways or made up by what stands around another."""
+    asked = (
+        b"\x1b[c\x1b[>c\x1b[6n\x1b[?1$p\x1b]11;?\x1b\\\x1bP$qm\x1b\\"
+        b"\x1b[\x1b[6nc\x1b[6\nn\xc2\x9b6n\x1b]11;?\x1b[mold output\r\n"
+    )
+    with shared.open(shared_guest.uuid) as typist:
+        typist.send(asked)
+        assert typist.read_exactly(len(asked)) == asked
+        tokens = f"/v1/guests/{shared_guest.uuid}/tokens"
+        page.goto(shared.rest("POST", tokens, {"takeover": True})[1]["page_url"])
+        assert typist.ended()[0] == 4410
+    shows(page, r"old output *$")
+    page.keyboard.type("k")
+    shows(page, r"^k *$")
+    (session,) = shared.wait_sessions("connected")
+    assert session["bytes_in"] == 1
+    page.keyboard.press("Escape")
+    page.keyboard.type("[6n")
+    answer = "\x1b[1;1R"
+    assert rig.eventually(lambda: shared.sessions()[0]["bytes_in"] >= 5 + len(answer))
+    page.close()
+    shared.wait_free()
