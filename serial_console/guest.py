@@ -305,6 +305,7 @@ class _Dialled:
     socket: int  # its file descriptor, -1 when it is not known
     domain: Any
     persistent: bool
+    events: list[int]  # what is registered on it
 
 
 @dataclass(frozen=True)
@@ -375,7 +376,11 @@ class GuestConsole:
         """
         self._use(self._dial())
         pick(describe(self._domain), self._alias)
-        self._attach()
+        try:
+            result = self._open(self._connection, self._domain)
+        except libvirt.libvirtError as error:
+            result = error
+        self._opened(result, self._connection)
 
     @property
     def writable(self) -> bool:
@@ -480,23 +485,28 @@ class GuestConsole:
         new = [fd for inode, fd in _sockets().items() if inode not in before]
         if not new:
             log.warning("cannot tell which socket leads to libvirt; a hung guest may hang us")
-        domain = find(connection, self._uuid)
-        with _translated(self._uri):
-            return _Dialled(connection, min(new, default=-1), domain, bool(domain.isPersistent()))
+        events: list[int] = []
+        try:
+            domain = find(connection, self._uuid)
+            with _translated(self._uri):
+                connection.registerCloseCallback(self._loop.guarded(self._dropped), None)
+                for event, callback in (
+                    (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted),
+                ):
+                    call = self._loop.guarded(callback)
+                    events.append(connection.domainEventRegisterAny(domain, event, call, None))
+                persistent = bool(domain.isPersistent())
+        except Exception:
+            _release(connection, events)
+            raise
+        return _Dialled(connection, min(new, default=-1), domain, persistent, events)
 
     def _use(self, new: _Dialled) -> None:
         self._connection, self._socket = new.connection, new.socket
         self._domain, self._persistent = new.domain, new.persistent
+        self._events = new.events
         self._sent.clear()
-        with _translated(self._uri):
-            new.connection.registerCloseCallback(self._loop.guarded(self._dropped), None)
-            for event, callback in (
-                (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
-                (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted),
-            ):
-                call = self._loop.guarded(callback)
-                number = new.connection.domainEventRegisterAny(new.domain, event, call, None)
-                self._events.append(number)
 
     def _dropped(self, connection: Any, _why: int, _opaque: object) -> None:
         if connection is self._connection:
@@ -513,34 +523,30 @@ class GuestConsole:
         self._retry.set(self._wait)
 
     def _bury(self) -> None:
-        """Forget the connection, and close it later: in its own close callback that would hang.
-
-        What is still registered on it would keep it, and its descriptors, for good.
-        """
-        connection, stream = self._connection, self._stream
-        if stream is not None:
-            self._dead.append(functools.partial(_free, stream))
-        for number in self._events:
-            self._dead.append(functools.partial(connection.domainEventDeregisterAny, number))
-        if connection is not None:
-            self._dead.append(connection.close)
+        """Forget the connection, and free it later: in its own close callback that would hang."""
+        if self._stream is not None:
+            self._dead.append(functools.partial(_free, self._stream))
+        if self._connection is not None:
+            self._dead.append(functools.partial(_release, self._connection, self._events))
         self._stream = self._domain = self._connection = None
         self._events, self._socket = [], -1
 
     def _connected(self, result: _Dialled | Exception) -> None:
         self._working = False
-        try:
-            if isinstance(result, Exception):
-                raise result
+        if isinstance(result, _Dialled):
             self._use(result)
-        except NoSuchGuest:
+            if self._connection.isAlive():
+                self._attach()
+            else:  # its close callback came before it was in use
+                self._bury()
+                self._again()
+        elif isinstance(result, NoSuchGuest):
             self._on_gone("The guest no longer exists.")
-        except (LibvirtUnavailable, libvirt.libvirtError) as error:
-            log.debug("libvirt at %s is still away: %s", self._uri, error)
-            self._bury()
+        elif isinstance(result, (LibvirtUnavailable, libvirt.libvirtError)):
+            log.debug("libvirt at %s is still away: %s", self._uri, result)
             self._again()
         else:
-            self._attach()
+            raise result
 
     def _again(self) -> None:
         self._wait = min(self._wait * 2, REOPEN[1])
@@ -551,8 +557,7 @@ class GuestConsole:
             return
         dead, self._dead = self._dead, []
         for end in dead:
-            with contextlib.suppress(libvirt.libvirtError):
-                end()
+            end()
         self._working = True
         self._heard = None
         if self._connection is None:
@@ -572,13 +577,8 @@ class GuestConsole:
             return
         if self._working:  # it may have found the guest off before it started
             self._attach_again = True
-            return
-        self._heard = None
-        try:
-            result = self._open(self._connection, self._domain)
-        except libvirt.libvirtError as error:
-            result = error
-        self._opened(result, self._connection)
+        else:
+            self._try_again()
 
     def _open(self, connection: Any, domain: Any) -> _Opened | None:
         """Open the console; None when the guest is off. FORCE is never used: it would take the
@@ -809,6 +809,15 @@ def _free(stream: Any) -> None:
         with contextlib.suppress(libvirt.libvirtError):
             end()
     stream.__del__()
+
+
+def _release(connection: Any, events: list[int]) -> None:
+    """Close a connection. What is registered on it would keep it, and its descriptors, for good."""
+    for number in events:
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.domainEventDeregisterAny(number)
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.close()
 
 
 def _sockets() -> dict[int, int]:

@@ -1,7 +1,9 @@
 """libvirtd dies, restarts, is away, hangs: sessions go on, and nothing of ours hangs with it."""
 
 import contextlib
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,7 +11,7 @@ from serial_console.demo import host
 from serial_console.demo.libvirtd import Guest, PrivateLibvirtd
 from tests import rig
 from tests.clients import Pty, Terminal
-from tests.stack import Stack
+from tests.stack import Json, Stack
 
 LOST = b"connection to libvirt on the host is lost; trying again."
 BACK = b"connection to libvirt is back.]"
@@ -51,11 +53,12 @@ class Rig:
 
 
 @contextlib.contextmanager
-def frozen(libvirtd: PrivateLibvirtd) -> Iterator[None]:
-    """libvirtd hangs: it takes what the kernel takes for it, and answers nothing."""
+def frozen(libvirtd: PrivateLibvirtd) -> Iterator[float]:
+    """libvirtd hangs: it takes what the kernel takes for it, and answers nothing. Gives the time
+    since when."""
     libvirtd.freeze()
     try:
-        yield
+        yield time.monotonic()
     finally:
         libvirtd.thaw()
 
@@ -190,9 +193,15 @@ def hang(hung: Rig) -> None:
         for terminal in terminals:
             echoes(terminal, b"before")
         clients.enter_context(steal(stolen))
-        stack.wait_sessions(*4 * ["connected"], "busy")
-        with frozen(libvirtd):
-            began = time.monotonic()
+        late = hung.make_guest("echo", state="off")
+        starter = clients.enter_context(stack.open(late.uuid))
+        stack.wait_sessions(*4 * ["connected"], "busy", "waiting")
+        with contextlib.ExitStack() as faults:
+            with stopped(session_of(stack, late)["relay_pid"]):
+                # So it hears of the start when it can no more ask for the console.
+                late.start()
+                assert late.state() == "running"
+                began = faults.enter_context(frozen(libvirtd))
             typist.send(b"discarded, ")
             within(1.5, stack.sessions)
             answer = stack.ask("issue", guest=typed.uuid)  # takes a while, and holds up nothing
@@ -202,9 +211,9 @@ def hang(hung: Rig) -> None:
             new = clients.enter_context(stack.connect(takeover))
             assert old.ended(2)[0] == 4410
             leaver.close()
-            within(3, lambda: gone(stack, left))
-            for guest, terminal in ((taken, new), (stolen, robbed)):
-                close(stack, guest)
+            assert rig.eventually(lambda: not session_of(stack, left), seconds=3)
+            for guest, terminal in ((taken, new), (stolen, robbed), (late, starter)):
+                assert stack.ask("close", id=session_of(stack, guest)["id"])["ok"]
                 assert terminal.ended(2)[0] == 4411
             stack.wait_sessions("connected", "connected", seconds=3)
             assert idler.ended(IDLE)[0] == 4408
@@ -225,22 +234,20 @@ def hang(hung: Rig) -> None:
     stack.wait_free()
 
 
-def gone(stack: Stack, guest: Guest) -> None:
-    """Wait until a guest has no session."""
-    assert rig.eventually(lambda: session_of(stack, guest) is None)
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process is stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
-def close(stack: Stack, guest: Guest) -> None:
-    """Close a guest's session as the operator."""
-    session = session_of(stack, guest)
-    assert session is not None
-    assert stack.ask("close", id=session)["ok"]
-
-
-def session_of(stack: Stack, guest: Guest) -> str | None:
-    """Return the id of a guest's session, if it has one."""
-    found = [one["id"] for one in stack.sessions() if one["uuid"] == guest.uuid]
-    return found[0] if found else None
+def session_of(stack: Stack, guest: Guest) -> Json:
+    """Return a guest's session; empty if it has none."""
+    found = [one for one in stack.sessions() if one["uuid"] == guest.uuid]
+    return found[0] if found else {}
 
 
 # ---- another program has the console
