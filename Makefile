@@ -16,11 +16,12 @@ demo:
 	@tools/setup demo
 	@exec .venv/bin/serial-console demo
 
+# Most tests wait most of the time, so that four at a time do not compete on two cores.
 test: setup
-	.venv/bin/python -m pytest -m "not slow" $(ARGS)
+	.venv/bin/python -m pytest -n 4 --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: setup
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 4 --dist loadfile $(ARGS)
 
 MINUTES ?= 30
 soak: setup
