@@ -58,6 +58,9 @@ UNREAD = 5, 35.0
 after 30 s of that (fact 2; measured: 30 s): packets, and seconds after which they tell nothing."""
 STOP_EVENT = 1.5
 """Seconds from the stream's end in which the guest's STOPPED event may come (fact 4)."""
+LOOK = 30.0
+"""Seconds between two looks at a guest that is off: an offline migration takes it away without an
+event (libvirt 9.0)."""
 REBOOT = 1.0
 """Seconds in which all REBOOT events are of one reboot: SeaBIOS resets the machine too, and two or
 three came within 110 ms."""
@@ -602,11 +605,16 @@ class GuestConsole:
         elif isinstance(result, Exception):
             raise result
         elif result is None:
-            self._say(State.WAITING, "The guest is off")
+            self._wait_for_start()
         else:
             self._take(result)
         if again and self._stream is None:
             self._attach()
+
+    def _wait_for_start(self) -> None:
+        if self._state is not State.WAITING:
+            self._say(State.WAITING, "The guest is off")
+        self._retry.set(LOOK)
 
     def _take(self, opened: _Opened) -> None:
         stream = self._stream = opened.stream
@@ -638,7 +646,7 @@ class GuestConsole:
                 "waiting for it.",
             )
         elif code == libvirt.VIR_ERR_OPERATION_INVALID:  # not running, or not any more
-            self._say(State.WAITING, "The guest is off")
+            self._wait_for_start()
             return
         elif self._state is State.STARTING:
             raise LibvirtUnavailable(f"libvirt cannot open the console: {_reason(error)}")
@@ -725,7 +733,7 @@ class GuestConsole:
             self._readable(self._stream, 0, self._stream)
         if self._stream is not None:
             self._ended("guest stopped")
-        self._retry.set(None)
+        self._retry.set(LOOK)
         if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED:
             self._on_gone("The guest has moved to another host.")
             return

@@ -142,8 +142,8 @@ def test_what_ended_while_libvirtd_was_away_is_told_at_its_return(stack, libvirt
     stack.wait_free()
 
 
-def test_away_for_a_minute_and_hung(tmp_path):
-    """Both at the same time, each a libvirtd of its own, so that the waiting is done once."""
+def test_away_for_a_minute_and_hung_and_a_guest_gone_unheard(tmp_path, stack, make_guest):
+    """At the same time, each on a libvirtd of its own, so that the waiting is done once."""
     (tmp_path / "away").mkdir()
     (tmp_path / "hung").mkdir()
     with (
@@ -156,6 +156,10 @@ def test_away_for_a_minute_and_hung(tmp_path):
         )
         echoes(typist, b"before")
         echoes(idler, b"before")
+        moved, off = (make_guest("echo", state="off") for _ in range(2))
+        left, waiter = (clients.enter_context(stack.open(one.uuid)) for one in (moved, off))
+        stack.wait_sessions("waiting", "waiting")
+        moved.migrate(away.libvirtd, "--offline", "--persistent", "--undefinesource")
         began = time.monotonic()
         away.libvirtd.stop_daemon()
         for terminal in (typist, idler):
@@ -168,8 +172,8 @@ def test_away_for_a_minute_and_hung(tmp_path):
         typist.send(b"in order")
         attempts = away.attempts()
         at = time.monotonic()
-        left = began + AWAY - at
-        assert not rig.eventually(lambda: away.stack.sessions()[0]["state"] != "reconnecting", left)
+        rest = began + AWAY - at
+        assert not rig.eventually(lambda: away.stack.sessions()[0]["state"] != "reconnecting", rest)
         rate = (away.attempts() - attempts) / (time.monotonic() - at) / 2
         assert 0.3 < rate < 0.6, f"{rate} attempts a second and session"
         away.libvirtd.start()
@@ -179,6 +183,9 @@ def test_away_for_a_minute_and_hung(tmp_path):
             terminal.read_until(BACK)
         typist.read_until(b"held, in order")
         echoes(idler, b"after")
+        assert left.ended(1) == (4404, "The guest no longer exists.")  # no event tells it
+        off.start()
+        assert waiter.read_until(b"ready\r\n").count(b"The guest is off") == 1
 
 
 def hang(hung: Rig) -> None:
