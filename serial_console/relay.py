@@ -65,6 +65,7 @@ class _Relay:
         self._ready = False
         self._done = False
         self._departing = False
+        self._told_to_end = False
         self._waits = config.session.on_guest_stop == "wait"
         guest.silence()
         self._loop = guest.EventLoop()
@@ -140,8 +141,7 @@ class _Relay:
 
     def _on_signal(self, wake: int) -> None:
         os.read(wake, 64)
-        self._clients.end_all(CloseCode.UNAVAILABLE, "The console service on the host was stopped.")
-        self._done = self._done or not self._clients
+        self._end(CloseCode.UNAVAILABLE, "The console service on the host was stopped.")
 
     def _on_channel(self, _events: int) -> None:
         channel = self._channel
@@ -176,8 +176,7 @@ class _Relay:
             case control.End():
                 code = CloseCode(message.code)
                 if message.session is None:
-                    self._clients.end_all(code, message.reason)
-                    self._done = self._done or not self._clients
+                    self._end(code, message.reason)
                 else:
                     self._clients.end(message.session, code, message.reason)
             case control.Query():
@@ -251,10 +250,20 @@ class _Relay:
 
     # ---- ends
 
+    def _end(self, code: CloseCode, reason: str) -> None:
+        """End, as we were told to, when every client has been told."""
+        self._told_to_end = True
+        self._clients.end_all(code, reason)
+        self._done = self._done or not self._clients
+
     def _depart(self) -> None:
         """End with the last client, once the console can be closed and is free then. Until that
         time, whoever comes is served."""
-        if not self._clients and not self._departing:
+        if self._clients:
+            return
+        if self._told_to_end:
+            self._done = True
+        elif not self._departing:
             self._departing = True
             self._console.when_settled(self._on_settled)
 

@@ -113,6 +113,21 @@ def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_gue
     assert libvirtd.pid == pid
 
 
+def test_the_supervisor_ends_at_once_while_a_guest_does_not_read(stack, echo_guest):
+    with stack.open(echo_guest.uuid) as terminal:
+        stop_reading("deaf", echo_guest, terminal)
+    stack.wait_free()
+    with stack.raw(echo_guest.uuid) as client:
+        client.send(numbered(0))
+        client.serve_until(b"what you type is held.]")
+        began = time.monotonic()
+        assert stack.end("supervisor") == 0
+        assert time.monotonic() - began < 3
+        client.serve_until(b"The console service on the host was stopped.")
+        assert stack.relay_sockets() == []
+        assert "killed" not in stack.logs()
+
+
 def taken_over(stack, guests, floods):
     for kind, guest in guests.items():
         with stack.open(guest.uuid, takeover=True, user="bob") as terminal:
