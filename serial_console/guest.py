@@ -405,10 +405,13 @@ class GuestConsole:
 
     def send(self, data: bytes) -> int:
         """Send one packet; only while ``writable``. Returns the bytes taken, 0 when none were."""
+        connection = self._connection
         try:
             count = self._stream.send(data)
         except libvirt.libvirtError as error:
-            if self._connection.isAlive():
+            if self._connection is not connection:
+                pass  # its close callback was called within
+            elif connection.isAlive():
                 self._ended(_reason(error))
             else:
                 self._lost(_reason(error))
@@ -617,14 +620,19 @@ class GuestConsole:
         self._retry.set(LOOK)
 
     def _take(self, opened: _Opened) -> None:
-        stream = self._stream = opened.stream
-        stream.eventAddCallback(
-            libvirt.VIR_STREAM_EVENT_READABLE
-            | libvirt.VIR_STREAM_EVENT_ERROR
-            | libvirt.VIR_STREAM_EVENT_HANGUP,
-            self._loop.guarded(self._readable),
-            stream,
-        )
+        stream = opened.stream
+        try:
+            stream.eventAddCallback(
+                libvirt.VIR_STREAM_EVENT_READABLE
+                | libvirt.VIR_STREAM_EVENT_ERROR
+                | libvirt.VIR_STREAM_EVENT_HANGUP,
+                self._loop.guarded(self._readable),
+                stream,
+            )
+        except libvirt.libvirtError as error:
+            self._not_attached(error)
+            return
+        self._stream = stream
         self._wait = REOPEN[0]
         self._retry.set(None)
         halted = _HALTED.get(opened.state, "") if self._heard is None else self._heard
@@ -681,6 +689,8 @@ class GuestConsole:
         another program forced the console away."""
         log.debug("console stream of %s: %s", self._uuid, why)
         stream, self._stream = self._stream, None
+        if stream is None:  # the connection's close callback was called within the last call
+            return
         _free(stream)
         self._wait = REOPEN[0]
         self._retry.set(STOP_EVENT)
