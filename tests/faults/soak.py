@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 30) if options.seed is None else options.seed
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # heal and end everything
     folder = tempfile.mkdtemp(prefix="sc-soak-logs-")
     print(f"seed {seed}, logs in {folder}", flush=True)
     leaks = rig.Leaks(lambda _pid: False)

@@ -27,6 +27,8 @@ PATIENCE = 60.0
 the connection's time-out and backoff, a guest's start, on a busy machine."""
 LINGER = 15.0
 """Seconds for which a fault that is over still explains a refusal: a relay notices, backs off."""
+BEHIND = 30.0
+"""Seconds after a stall in which a client may still be reading what it missed."""
 NOISY = 1
 """Guests that may print their noise at once: each takes a processor while it does."""
 STALL = 20.0
@@ -205,14 +207,13 @@ class Visitor:
     def _act(self, client: Client, visit: Visit, place: Place) -> None:
         rng = self._random
         acts = ("type", "much", "read", "stall", "slowly", "noise")
-        act = rng.choices(acts, weights=(4, 2, 2, 2, 2, 2 if place.noisy else 0))[0]
+        act = rng.choices(acts, weights=(4, 2, 2, 3, 2, 5 if place.noisy else 0))[0]
         visit.note(act)
         self._journal.count(f"did {act}")
         if act == "read" or (visit.mode == "ro" and act in ("type", "noise")):
             client.read(rng.uniform(0.1, 3.0))
         elif act == "stall":
-            visit.stalled = time.monotonic()
-            time.sleep(rng.uniform(0.3, 4.0))
+            self._stall(client, visit, place)
         elif act == "slowly":
             client.read(rng.uniform(0.5, 4.0), pause=0.05)
         elif act == "type":
@@ -220,7 +221,8 @@ class Visitor:
                 self._type(client, visit)
             self._echo(client, visit)
         elif act == "much":
-            visit.held = visit.stalled = time.monotonic()
+            visit.held = True
+            visit.stalled = time.monotonic()
             for _ in range(50):
                 self._type(client, visit, count=20)
         elif self.noisy.acquire(blocking=False):
@@ -230,21 +232,25 @@ class Visitor:
                 self._type(client, visit)
                 client.send(b"\5")
                 if rng.random() < 0.5:
-                    visit.note("stall until output is skipped")
-                    self._until_skipped(visit)
-                    visit.stalled = time.monotonic()
+                    self._stall(client, visit, place)
                 client.read(rng.uniform(0.2, 8.0))
             finally:
                 self.noisy.release()
 
-    def _until_skipped(self, visit: Visit) -> None:
-        """Read nothing until output is skipped, or for a while."""
-        deadline = time.monotonic() + STALL
-        while time.monotonic() < deadline and not self._stop.wait(0.5):
+    def _stall(self, client: Client, visit: Visit, place: Place) -> None:
+        """Read nothing for a while; if the guest prints much, until output was skipped."""
+        deadline = time.monotonic() + self._random.uniform(0.3, 4.0)
+        if not place.truth.still(0.1, 0.1):
+            visit.note("until output is skipped")
+            deadline = time.monotonic() + STALL
+        while time.monotonic() < deadline and not self._stop.wait(0.3):
             with contextlib.suppress(OSError, StopIteration, ValueError, KeyError):
-                for session in self._stack.ask("sessions")["sessions"]:
-                    if session["user"] == f"u{visit.number}" and session["skipped"]:
-                        return
+                listing = self._stack.ask("sessions")["sessions"]
+                mine = [one for one in listing if one["user"] == f"u{visit.number}"]
+                if not mine or mine[0]["skipped"]:
+                    break
+        visit.stalled = time.monotonic()
+        client.read(self._random.uniform(0.0, 6.0))
 
     def _type(self, client: Client, visit: Visit, count: int = 1) -> bytes:
         """Type numbered lines in one message; return the last one."""
@@ -327,8 +333,8 @@ class Visitor:
             4412: journal.was(journals.RELAY, guest, begin, end),
             4503: journal.was(journals.LIBVIRTD | journals.SUPERVISOR, guest, begin - LINGER, end),
         }
-        if code == 1006 and end - visit.stalled < LINGER and how == "ended":
-            # It did not read the close frame within handler.CLOSE_REPLY, before it wrote again.
+        if code == 1006 and end - visit.stalled < BEHIND and how == "ended":
+            # It did not come to the close frame within pump.CLOSE_REPLY, and it went on typing.
             code = next((other for other, fits in explained.items() if fits), code)
         if not explained.get(code, False):
             self._without_cause(visit, how, code, reason, "ended without a cause")

@@ -37,7 +37,8 @@ ALLOWED = [
 def check(stack: Stack, journal: Journal) -> None:
     """Fail the soak for each line that has no cause."""
     offset = time.time() - time.monotonic()
-    for name, service in stack.services.items():
+    for name in ("supervisor", "gateway"):
+        service = stack.services[name]
         for line in service.logged().splitlines():
             parts = _LINE.fullmatch(line)
             if parts is None:

@@ -34,6 +34,8 @@ REPLAY = 65536
 """Bytes of a replay, in which the console may have been away without a word."""
 PROBE = 48
 """Bytes by which a place in the log is found: more are seldom free of one that was logged twice."""
+PARTS = 4
+"""Parts that the pty may have held: it may have had several readers who took little."""
 TWICE = 8
 """Bytes that QEMU may have logged twice within a gap: where the client is stalled, the pty is
 seldom full."""
@@ -56,13 +58,15 @@ class Verdict:
 class _Piece:
     """Guest's bytes, or a notice; ``crlf``: a line end stands before it, its own or the guest's.
 
-    ``before``: how many bytes of it, that the pty held, are left out already.
+    ``before``: how many bytes of it, that the pty held, are left out already, in how many
+    ``parts``.
     """
 
     data: bytes = b""
     notice: bytes | None = None
     crlf: bool = False
     before: int = 0
+    parts: int = 0
 
 
 class Truth:
@@ -204,8 +208,8 @@ class _Walk:
         # that for the next one. What the guest prints while the pty is full, QEMU drops.
         oldest, newest = (0, self._newest) if floor == self._begin else (floor, len(self._view))
         length = self._printed_part(piece.data[: self._held - piece.before], oldest, newest)
-        if length >= min(len(piece.data), PROBE):
-            rest = _Piece(piece.data[length:], before=piece.before + length)
+        if length >= min(len(piece.data), PROBE) and piece.parts < PARTS:
+            rest = _Piece(piece.data[length:], None, False, piece.before + length, piece.parts + 1)
             with self._instead(index, rest):
                 if self.go(index, None, floor):
                     return True
