@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests import rig
+from tests.faults.test_resume import all_arrived
 from tests.stack import alive
 
 SESSIONS = 20
@@ -31,8 +33,9 @@ def session_of(stack, guest):
 
 @pytest.fixture
 def twenty(make_guest):
-    """Guests that boot when they are started, all at once."""
-    return [make_guest(state="off") for _ in range(SESSIONS)]
+    """Guests that echo; four boot at a time."""
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(lambda _: make_guest(), range(SESSIONS)))
 
 
 class Typing(threading.Thread):
@@ -72,11 +75,6 @@ def test_a_killed_supervisor_costs_twenty_typing_clients_nothing(make_stack, twe
             clients.enter_context(stack.open(guest.uuid, user=f"user-{number // 2}"))
             for number, guest in enumerate(twenty)
         ]
-        stack.wait_sessions(*SESSIONS * ["waiting"])
-        for guest in twenty:
-            guest.start()
-        for terminal in terminals:
-            terminal.read_until(b"ready\r\n", seconds=60)
         before = {one["id"]: one for one in stack.wait_sessions(*SESSIONS * ["connected"])}
         stopped = session_of(stack, twenty[0])["relay_pid"]
 
@@ -208,6 +206,7 @@ def test_a_gateway_restarts_under_sessions_and_tokens(make_stack, make_guest, nu
         for terminal in (resumes, ends):
             assert echo(terminal, b"before") == b"before"
         before = session_of(stack, guests[0])
+        assert rig.eventually(lambda: all_arrived(stack.gateway_port))
         stack.end("gateway", number)
         if number == signal.SIGTERM:
             restarted = 1012, "The gateway restarts; connect again."
@@ -216,6 +215,7 @@ def test_a_gateway_restarts_under_sessions_and_tokens(make_stack, make_guest, nu
         else:
             for terminal in (resumes, ends):
                 assert echo(terminal, b"still") == b"still"
+            assert rig.eventually(lambda: all_arrived(stack.gateway_port))
         stack.start("gateway")
         if number == signal.SIGTERM:
             assert end_of(stack, once) == 4401
