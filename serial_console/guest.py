@@ -725,6 +725,7 @@ class GuestConsole:
             return
         if self._stream is not None:  # of the run before; its end is still on the way
             self._ended("guest started anew")
+            self._say(State.WAITING, "")
         self._begun = _STARTED.get(detail, "The guest has started.")
         self._attach()
 
@@ -784,6 +785,7 @@ _CONNECTED = {
     State.BUSY: "The console is free again.",
     State.RECONNECTING: "The connection to libvirt is back.",
     State.PAUSED: "The guest runs again.",
+    State.CONNECTED: "The console was interrupted; some output may be missing.",
 }
 _HALTED = {
     libvirt.VIR_DOMAIN_PAUSED: "The guest is paused: what you type is held.",

@@ -289,6 +289,17 @@ def test_a_console_taken_by_force_comes_back(both, via, libvirtd, echo_guest):
     assert libvirtd.pid == pid
 
 
+def test_a_console_taken_for_a_moment_is_told(stack, echo_guest):
+    with stack.open(echo_guest.uuid) as terminal:
+        echoes(terminal, b"before")
+        with steal(echo_guest) as thief:
+            thief.send(b"stolen")
+            thief.read_until(b"stolen")
+        terminal.read_until(b"[The console was interrupted; some output may be missing.]")
+        echoes(terminal, b"after")
+    stack.wait_free()
+
+
 def test_the_operator_can_close_a_session_while_libvirtd_is_away(stack, libvirtd, echo_guest):
     with stack.open(echo_guest.uuid) as terminal:
         stack.wait_sessions("connected")
