@@ -21,8 +21,7 @@ log = logging.getLogger("relay")
 CONNECT = 10.0
 """Seconds from a redeemed token to the client's connection, after which it is released."""
 REPLACED = 1.0
-"""Seconds that the gateway of a client which came back elsewhere has to say what it had not
-delivered."""
+"""Seconds that the gateway of a client which came back elsewhere has to say what it delivered."""
 LAST_OUTPUT = 1.0
 """Seconds at most for a client whose session ends to take what the guest printed before."""
 LAST_INPUT = 1.0
@@ -116,7 +115,7 @@ class Clients:
         client.deadline = time.monotonic() + REPLACED
         if client.back is None:
             self._succeed(client)
-        else:  # its gateway now says what it had not delivered
+        else:  # its gateway now says what it had delivered
             reason = "You have come back on another connection."
             client.back.send(control.encode(control.End(code=CloseCode.TAKEN_OVER, reason=reason)))
 
@@ -207,8 +206,8 @@ class Clients:
                 match _from_gateway.decode(line):
                     case control.Taking() as message if client.opened:
                         self._pump.taking(client.id, message.pause, time.monotonic())
-                    case control.Undelivered() as message if client.opened:
-                        self._pump.missed(client.id, max(0, message.bytes))
+                    case control.Delivered() as message if client.opened:
+                        self._pump.delivered(client.id, message.bytes)
         except ConsoleError as error:
             log.warning("a gateway sent what is not understood: %s", error)
             back.broken = True
@@ -328,7 +327,7 @@ class Clients:
             self._close(client, client.ending.code, client.ending.reason)
             return
         self._let_go(client)
-        self._on_back(client)  # what was not delivered
+        self._on_back(client)  # what was delivered
         self._drop_back(client)
         if client.grace:
             client.deadline = time.monotonic() + client.grace

@@ -102,7 +102,8 @@ class Limits(Section, frozen=True):
 
     sessions: Positive = 1000
     per_user: Positive = 50
-    watchers: Count = 20
+    # A relay tells of all its sessions in one line.
+    watchers: Annotated[int, msgspec.Meta(ge=0, le=50)] = 20
     tokens: Positive = 10000
 
 

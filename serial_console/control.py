@@ -341,13 +341,13 @@ class Taking(Message, tag="taking"):
     pause: float
 
 
-class Undelivered(Message, tag="undelivered"):
-    """The client is gone; so many bytes of output, the last ones, did not reach it."""
+class Delivered(Message, tag="delivered"):
+    """The client is gone; so many bytes of output have reached it on this connection."""
 
     bytes: int
 
 
-FromGateway = Taking | Undelivered
+FromGateway = Taking | Delivered
 
 
 # ---- framing

@@ -34,9 +34,10 @@ PATIENCE = 8.0
 the 20 s after which libvirt has to be read for its keepalive."""
 HELD = 1.0
 """Seconds that input waits before the person is told that it is held."""
-UNREAD = 6, 2.0
-"""What a lost connection may have cost: the packets that libvirtd had not written to the guest
-(five of them, and one that it had not read) if input was held, else those of the last seconds."""
+UNREAD = 6, 35.0, 2.0
+"""What a lost connection may have cost: the last packets, of which libvirtd had not written five to
+the guest and not read one, if input was held, in the 35 s before, after which libvirtd had given
+the connection up; else those of the last 2 s."""
 IDLE_WARNING = 60.0
 """Seconds before the idle time-out when the person is warned."""
 
@@ -89,6 +90,7 @@ class _Client:
     away: bool = False
     gap: int = 0
     skipped: int = 0
+    taken: int = 0  # bytes, on this connection
     tail: ByteQueue = field(default_factory=ByteQueue)  # what it took last, if it may come back
     bytes_in: int = 0
     bytes_out: int = 0
@@ -164,27 +166,22 @@ class Pump:
         one = self._clients[client]
         one.away = one.stalled = True
 
-    def missed(self, client: str, count: int) -> None:
-        """Note that so many of the bytes that a client took last were not delivered.
+    def delivered(self, client: str, count: int) -> None:
+        """Note how many of the bytes that a client took on its last connection have reached it.
 
-        It is given them again, as far as they are still there; the rest is a gap.
+        It is given the others again, as far as they are still there; the rest is a gap.
         """
         one = self._clients[client]
-        self._mark_gap(one)  # of what comes after
-        again = one.tail.last(count)
-        before = one.tail.take(len(one.tail) - len(again))
-        one.tail = ByteQueue()
-        one.tail.append(before)
-        one.out.push(again)
-        one.start -= len(again)
-        one.bytes_out -= count
-        one.gap = count - len(again)
-        one.skipped += one.gap
+        missed = one.taken - max(0, count)
+        if missed > 0:
+            one.taken = max(0, count)
+            self._missed(one, missed)
 
     def come_back(self, client: str, now: float) -> None:
         """Take a client on that comes back: it gets what it missed."""
         one = self._clients[client]
         one.away = one.stalled = False
+        one.taken = 0
         one.progress = one.last_input = now
         one.warned = False
         self._intents.append(Emit(client, StateEvent(state=self.state.value, text="")))
@@ -260,6 +257,7 @@ class Pump:
             one = self._clients[client]
             self._advance(one, count)
             one.bytes_out += count
+            one.taken += count
             one.progress = now
             one.stalled = False
             if not one.out:
@@ -462,6 +460,18 @@ class Pump:
         client.gap += dropped - ours
         client.skipped += dropped - ours
 
+    def _missed(self, one: _Client, count: int) -> None:
+        self._mark_gap(one)  # of what comes after
+        again = one.tail.last(count)
+        before = one.tail.take(len(one.tail) - len(again))
+        one.tail = ByteQueue()
+        one.tail.append(before)
+        one.out.push(again)
+        one.start -= len(again)
+        one.bytes_out -= count
+        one.gap = count - len(again)
+        one.skipped += one.gap
+
     def _mark_gap(self, client: _Client) -> None:
         """Put a mark at the front that tells of a gap there, after what is half said; what stands
         before it moves towards the front."""
@@ -516,13 +526,14 @@ class Pump:
         harm. A little input after which the guest printed something counts as read.
         """
         stuck = self.state is State.CONNECTED and self._input and now >= self._held_at()
-        last = [(at, count) for at, count in self._sent if stuck or now - at < UNREAD[1]]
+        since = now - (UNREAD[1] if stuck else UNREAD[2])
+        last = [(at, count) for at, count in self._sent if at > since]
         lost = sum(count for _, count in last)
         self._sent.clear()
         if stuck:
             lost += self._input_bytes
             self._discard_all_input()
-            return f" What was typed was not read in time: {lost} bytes are discarded."
+            return f" What was typed was not read in time: up to {lost} bytes are discarded."
         if not last or (lost <= PACKET and not self._input and self._printed > last[-1][0]):
             return ""
         return f" The last {lost} bytes typed may not have reached the guest."

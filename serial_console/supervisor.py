@@ -267,7 +267,9 @@ class _Supervisor:
         self._end_unneeded(session.relay)
 
     def _late(self, session: Session, error: ConsoleError) -> None:
-        if session.relay.ready:
+        if session.admission is not None and session.admission.grant is None:
+            pass  # the session its client wanted to come back to goes on
+        elif session.relay.ready:
             self._end(session, error.close, str(error))
         else:
             session.relay.child.kill()

@@ -112,9 +112,9 @@ class Flow:
         return progress and self._taken(now)
 
     @property
-    def undelivered(self) -> int:
-        """Bytes of output that had not arrived whole at the last look."""
-        return self._payload - max(self._delivered, self._ponged)
+    def delivered(self) -> int:
+        """Bytes of output that had arrived whole at the last look."""
+        return max(self._delivered, self._ponged)
 
     def _taken(self, now: float) -> bool:
         if now - self._turn >= MEMORY:

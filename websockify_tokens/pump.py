@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import struct
+import sys
 import termios
 import time
 from typing import Any
@@ -33,8 +34,11 @@ KNOCK = 1.0
 on the way to us cannot say so; its kernel answers a ping with a reset."""
 CLOSE_REPLY = 2.0
 """Seconds to wait for the client's close frame (DESIGN.md)."""
+LAST_OUTPUT = 10.0
+"""Seconds at most to wait for it while a client reads what was sent before ours."""
 END_EVENT = 1.0
 """Seconds to wait for the relay's ``end`` once its socket is closed."""
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Ended(Exception):
@@ -94,12 +98,24 @@ class Pump:
         try:
             self._run()
         except Ended as end:
+            self._tell_delivered(there=not end.by_client)
             end.unsent, end.reader = bytes(self._to_client), self._reader
             raise
-        finally:
-            self._look_at_flow(time.monotonic())
-            if self._flow.undelivered:
-                self._back.tell("undelivered", bytes=self._flow.undelivered)
+        except OSError:
+            self._tell_delivered(there=False)
+            raise
+
+    def _tell_delivered(self, *, there: bool) -> None:
+        """Tell the relay how much output has arrived; a client that is still there is given a
+        moment to acknowledge what it has."""
+        deadline = time.monotonic() + TICK
+        while self._look_at_flow(now := time.monotonic()) or self._flow.outstanding:
+            if not there or now >= deadline:
+                break
+            with contextlib.suppress(OSError):
+                self._write_client()
+            select.select([], [], [], TICK / 20)
+        self._back.tell("delivered", bytes=self._flow.delivered)
 
     def _run(self) -> None:
         wake = _woken_by_sigterm()
@@ -151,11 +167,7 @@ class Pump:
 
     def _look_at_flow(self, now: float) -> bool:
         """Take note of what the client's kernel has acknowledged."""
-        kernel = 0
-        with contextlib.suppress(OSError):
-            raw = fcntl.ioctl(self._client, termios.TIOCOUTQ, b"\0\0\0\0")
-            (kernel,) = struct.unpack("i", raw)
-        return self._flow.look(len(self._to_client) + kernel, now)
+        return self._flow.look(len(self._to_client) + _in_kernel(self._client), now)
 
     def _tell_taking(self, now: float) -> None:
         """Tell the relay that its client takes output, while it cannot see that for itself."""
@@ -210,7 +222,7 @@ class Pump:
         while not self._to_relay:
             try:
                 data = self._client.recv(CHUNK)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            except _LATER:
                 return
             if not data:
                 raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
@@ -242,7 +254,7 @@ class Pump:
 
     def _write_client(self) -> None:
         if self._to_client:
-            with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            with contextlib.suppress(*_LATER):
                 del self._to_client[: self._client.send(self._to_client)]
                 self._ping_waits = self._ping_waits and bool(self._to_client)
 
@@ -269,18 +281,44 @@ def end_of(back: WayBack) -> Ended:
 
 
 def close(client: socket.socket, end: Ended) -> None:
-    """Send what was half sent and the close frame, and wait a moment for the client's own."""
+    """Send what was half sent and the close frame, and wait a moment for the client's own.
+
+    One that reads slowly has more time, while it goes on reading: ended before, it would never know
+    why.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is an end in sight, and a better reason
-    deadline = time.monotonic() + CLOSE_REPLY
-    client.settimeout(0 if end.vanished else CLOSE_REPLY)
+    unsent = bytearray(end.unsent + frames.close_frame(end.code, end.reason))
+    began = moved = time.monotonic()
+    waiting = sys.maxsize
+    poll = select.poll()
+    client.setblocking(False)
     with contextlib.suppress(OSError, frames.FrameError):
-        client.sendall(end.unsent + frames.close_frame(end.code, end.reason))
-        while not end.by_client and (left := deadline - time.monotonic()) > 0:
-            client.settimeout(left)
-            data = client.recv(CHUNK)
-            if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
+        while True:
+            if unsent:
+                with contextlib.suppress(*_LATER):
+                    del unsent[: client.send(unsent)]
+            if end.vanished or (end.by_client and not unsent):
                 break
+            now, left = time.monotonic(), len(unsent) + _in_kernel(client)
+            if left < waiting:
+                moved, waiting = now, left
+            if now >= min(moved + CLOSE_REPLY, began + LAST_OUTPUT):
+                break
+            poll.register(client, select.POLLIN | (select.POLLOUT if unsent else 0))
+            poll.poll(TICK * 1000)
+            with contextlib.suppress(*_LATER):
+                data = client.recv(CHUNK)
+                if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
+                    break
         client.shutdown(socket.SHUT_RDWR)
+
+
+def _in_kernel(client: socket.socket) -> int:
+    """Return how many bytes the client's kernel has not acknowledged."""
+    with contextlib.suppress(OSError):
+        (count,) = struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, b"\0\0\0\0"))
+        return int(count)
+    return 0
 
 
 def _restart() -> Ended:

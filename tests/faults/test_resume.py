@@ -1,12 +1,15 @@
 """A client comes back to its session with the same token, and gets what it missed."""
 
 import contextlib
+import os
 import re
+import signal
 import time
 
 import pytest
 
 from tests import rig
+from tests.clients import Raw
 
 RUNS_AGAIN = b"\x1b[2m[The guest runs again.]\x1b[22m\r\n"
 SKIPPED = re.compile(rb"\r\n\x1b\[2m\[(\d+) bytes of output skipped\]\x1b\[22m\r\n")
@@ -126,6 +129,42 @@ def test_what_the_guest_prints_meanwhile_is_shown_and_what_is_typed_waits(shared
             assert printed.endswith(shown)
             assert BACKLOG - 100 <= len(shown) <= BACKLOG
         shared.wait_free()
+
+
+def test_a_connection_that_breaks_under_output_loses_and_doubles_nothing(shared, shared_guest):
+    """The client does not read for a while, then takes all that its kernel has (its gateway is
+    stopped meanwhile, so that no more comes), and is gone."""
+    token = shared.token(shared_guest.uuid, user="alice", resume=60)
+    with Raw("127.0.0.1", shared.gateway_port, token, receive_buffer=16384) as first:
+        first.send(b"\5")
+        first.serve(30, most=100_000)
+        assert rig.eventually(lambda: session_of(shared, "alice")["skipped"] > 0, seconds=60)
+        gateway = session_of(shared, "alice")["gateway_pid"]
+        os.kill(gateway, signal.SIGSTOP)
+        try:
+            while first.serve(0.5):
+                pass
+        finally:
+            first.vanish()
+            os.kill(gateway, signal.SIGCONT)
+        shared.wait_sessions("detached")
+    with shared.connect(token) as second:
+        second.send(b"END")
+        rest = second.read_until(b"END", seconds=60).removesuffix(b"END")
+        skipped = session_of(shared, "alice")["skipped"]
+        second.send(ESCAPE)
+        second.ended()
+    shared.wait_free()
+    position = 0
+    for number, piece in enumerate(SKIPPED.split(bytes(first.output) + rest)):
+        if number % 2:
+            position += int(piece)
+            skipped -= int(piece)
+        else:
+            assert piece == rig.noise()[position : position + len(piece)]
+            position += len(piece)
+    assert position == rig.NOISE_BYTES
+    assert skipped == 0
 
 
 # ---- the end of it
