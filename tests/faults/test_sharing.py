@@ -248,7 +248,7 @@ def test_twenty_watchers_see_all_type_nothing_and_stay(shared, shared_guest):
             assert {one["bytes_in"] for one in sessions} == {0}
         finally:
             for watcher in watchers:
-                watcher.close()
+                watcher.vanish()
     shared.wait_free()
     assert rig.eventually(lambda: not alive(relay))
     with shared.connect(token):  # a refusal does not use it up
