@@ -276,7 +276,7 @@ class _Relay:
     def _tell(self, message: control.FromRelay) -> None:
         if self._channel is not None:
             self._channel.send(control.encode(message))
-        elif isinstance(message, control.Closed):
+        if (self._channel is None or self._channel.broken) and isinstance(message, control.Closed):
             session = message.client.session
             log.info(
                 "session %s closed, no supervisor: %d %s", session, message.code, message.reason

@@ -168,6 +168,7 @@ class Chaos:
         log = self._stack.services["supervisor"].logged()
         for one in before:
             ended = not alive(one["relay_pid"]) or f"session {one['id']} closed" in log
+            ended = ended or self._journal.has_ended(one["user"])  # and told a dying supervisor
             if one["state"] != "starting" and one["id"] not in after and not ended:
                 self._journal.fail(f"not adopted: {one}")
         return rng.choice(self._places)

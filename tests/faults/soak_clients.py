@@ -216,6 +216,7 @@ class Visitor:
             self._stall(client, visit, place)
         elif act == "slowly":
             client.read(rng.uniform(0.5, 4.0), pause=0.05)
+            visit.stalled = time.monotonic()
         elif act == "type":
             for _ in range(rng.randint(1, 10)):
                 self._type(client, visit)
@@ -334,7 +335,7 @@ class Visitor:
             4503: journal.was(journals.LIBVIRTD | journals.SUPERVISOR, guest, begin - LINGER, end),
         }
         if code == 1006 and end - visit.stalled < BEHIND and how == "ended":
-            # It did not come to the close frame within pump.CLOSE_REPLY, and it went on typing.
+            # It did not come to the close frame within pump.LAST_OUTPUT, and it went on typing.
             code = next((other for other, fits in explained.items() if fits), code)
         if not explained.get(code, False):
             self._without_cause(visit, how, code, reason, "ended without a cause")

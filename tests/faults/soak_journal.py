@@ -122,6 +122,12 @@ class Journal:
                 for one in self.faults
             )
 
+    def has_ended(self, user: str) -> bool:
+        """Tell whether the visit of a user, as sessions name it, is over."""
+        number = user.removeprefix("u")
+        with self._lock:
+            return number.isdigit() and self.visits[int(number)].end < float("inf")
+
     def others(self, visit: Visit, begin: float, end: float) -> list[Visit]:
         """Return the other visits with mode rw of the same guest within these times."""
         with self._lock:
