@@ -107,6 +107,23 @@ def test_a_client_that_comes_back_from_a_stall_sees_what_is_new_at_once(stack, e
     stack.wait_free()
 
 
+def test_a_slow_client_is_told_how_its_session_ended(stack, echo_guest):
+    """It comes to the close frame seconds after that was sent: output stands before it."""
+    with stack.raw(echo_guest.uuid, receive_buffer=8192) as client:
+        start_flood(client)
+        assert rig.eventually(lambda: stack.sessions()[0]["skipped"] > 0, seconds=60)
+        began = time.monotonic()
+        assert stack.ask("close")["closed"] == 1
+        stack.wait_sessions()
+        while client.close_code is None:
+            tenth = time.monotonic() + 0.1
+            assert client.serve(0.1, 12288), "ended without a word"
+            time.sleep(max(0.0, tenth - time.monotonic()))
+        assert client.close_code == 4411
+        print(f"the close frame came {time.monotonic() - began:.1f} s after the end")
+    stack.wait_free()
+
+
 def test_a_client_without_notices_is_ended_rather_than_skipped(stack, echo_guest):
     with stack.raw(echo_guest.uuid, notices=False) as client:
         start_flood(client)
