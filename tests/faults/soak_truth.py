@@ -208,7 +208,7 @@ class _Walk:
         # that for the next one. What the guest prints while the pty is full, QEMU drops.
         oldest, newest = (0, self._newest) if floor == self._begin else (floor, len(self._view))
         length = self._printed_part(piece.data[: self._held - piece.before], oldest, newest)
-        if length >= min(len(piece.data), PROBE) and piece.parts < PARTS:
+        if length and piece.parts < PARTS:  # seven bytes were seen
             rest = _Piece(piece.data[length:], None, False, piece.before + length, piece.parts + 1)
             with self._instead(index, rest):
                 if self.go(index, None, floor):
