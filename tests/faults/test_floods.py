@@ -74,6 +74,7 @@ def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_gue
                 kind: clients.enter_context(stack.raw(guest.uuid, user=f"user {flood}"))
                 for kind, guest in guests.items()
             }
+            stack.wait_sessions("paused", "connected", "connected")
             before = {kind: memory(the_session(stack, guests[kind])) for kind in guests}
             for client in floods.values():
                 client.send(numbered(flood))
