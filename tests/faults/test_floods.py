@@ -57,6 +57,16 @@ def test_input_to_a_paused_guest_is_held_bounded_and_typed_when_it_runs(stack, e
         assert terminal.read_exactly(len(typed)) == typed
 
 
+def test_what_is_typed_just_before_the_client_leaves_is_taken(stack, echo_guest):
+    typed = b"0123456789" * 1200
+    with stack.open(echo_guest.uuid, mode="ro") as watcher:
+        stack.wait_sessions("connected")
+        with stack.open(echo_guest.uuid) as terminal:
+            terminal.send(typed)
+        assert watcher.read_exactly(len(typed)) == typed
+    stack.wait_free()
+
+
 @pytest.mark.timeout(240)
 def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_guest):
     """Twenty times each; all three guests at once, since most of it is waiting."""
