@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import struct
-import sys
 import termios
 import time
 from typing import Any
@@ -35,7 +34,8 @@ on the way to us cannot say so; its kernel answers a ping with a reset."""
 CLOSE_REPLY = 2.0
 """Seconds to wait for the client's close frame (DESIGN.md)."""
 LAST_OUTPUT = 10.0
-"""Seconds at most to wait for it while a client reads what was sent before ours."""
+"""Seconds at most for a client to take what was sent before ours: what a slow one has still to read
+comes in steps of seconds."""
 END_EVENT = 1.0
 """Seconds to wait for the relay's ``end`` once its socket is closed."""
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -283,29 +283,30 @@ def end_of(back: WayBack) -> Ended:
 def close(client: socket.socket, end: Ended) -> None:
     """Send what was half sent and the close frame, and wait a moment for the client's own.
 
-    One that reads slowly has more time, while it goes on reading: ended before, it would never know
-    why.
+    One that reads slowly has more time, but for a gateway that restarts: ended before, it would
+    never know why. The session is over already.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is an end in sight, and a better reason
     unsent = bytearray(end.unsent + frames.close_frame(end.code, end.reason))
-    began = moved = time.monotonic()
-    waiting = sys.maxsize
+    began = time.monotonic()
+    last = began + (CLOSE_REPLY if end.code == GATEWAY_RESTARTING else LAST_OUTPUT)
+    delivered = False
     poll = select.poll()
     client.setblocking(False)
     with contextlib.suppress(OSError, frames.FrameError):
-        while True:
+        while (now := time.monotonic()) < last:
             if unsent:
                 with contextlib.suppress(*_LATER):
                     del unsent[: client.send(unsent)]
             if end.vanished or (end.by_client and not unsent):
                 break
-            now, left = time.monotonic(), len(unsent) + _in_kernel(client)
-            if left < waiting:
-                moved, waiting = now, left
-            if now >= min(moved + CLOSE_REPLY, began + LAST_OUTPUT):
-                break
+            if not delivered and not unsent and not _in_kernel(client):
+                delivered = True
+                last = min(last, now + CLOSE_REPLY)
+            if now >= began + CLOSE_REPLY:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
             poll.register(client, select.POLLIN | (select.POLLOUT if unsent else 0))
-            poll.poll(TICK * 1000)
+            poll.poll(min(TICK, max(0.0, last - now)) * 1000)
             with contextlib.suppress(*_LATER):
                 data = client.recv(CHUNK)
                 if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
