@@ -18,10 +18,10 @@ demo:
 
 # Most tests wait most of the time, so that four at a time do not compete on two cores.
 test: setup
-	.venv/bin/python -m pytest -n 4 --dist loadfile -m "not slow" $(ARGS)
+	.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slow: setup
-	.venv/bin/python -m pytest -n 4 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 MINUTES ?= 30
 soak: setup
