@@ -665,21 +665,18 @@ class GuestConsole:
     def _readable(self, stream: Any, events: int, mine: Any) -> None:
         if mine is not self._stream:
             return
-        pieces: list[bytes] = []
         ended = ""
         try:
-            while len(pieces) < READS:
+            for _ in range(READS):
                 data = stream.recv(READ)
                 if data == -2:
                     break
                 if not data:
                     ended = "end of stream"
                     break
-                pieces.append(data)
+                self._on_output(data)
         except libvirt.libvirtError as error:
             ended = _reason(error)
-        if pieces:
-            self._on_output(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         hangup = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
         if ended or events & hangup:
             self._ended(ended or "hangup")
