@@ -79,7 +79,7 @@ def within(seconds: float, check: Callable[[], object]) -> float:
 
 
 def test_killed_and_restarted_while_output_flows(stack, libvirtd, make_guest):
-    """What is lost is what the guest printed while nobody had its pty, and no more."""
+    """What is lost is what the guest printed while nobody had its pty; the rest is in order."""
     noise = rig.noise()
     talking = [make_guest("echo") for _ in range(2)]
     quiet = make_guest("echo")
@@ -106,21 +106,21 @@ def test_killed_and_restarted_while_output_flows(stack, libvirtd, make_guest):
         assert typist.rest() == b""
         for talker in talkers:
             talker.read_exactly(20000)
-            assert_one_gap(bytes(talker.output), noise)
+            assert_only_gaps(bytes(talker.output), noise)
     stack.wait_free()
 
 
-def assert_one_gap(output: bytes, noise: bytes) -> None:
-    """See that output is the beginning of the noise, but for one gap at or after the notices: the
-    pty still holds what libvirtd had not read when it died."""
+def assert_only_gaps(output: bytes, noise: bytes) -> None:
+    """See that output is the beginning of the noise, but for gaps at or after the notices.
+
+    The pty still holds what libvirtd had not read when it died; and QEMU, which looks only once a
+    second whether somebody has opened its pty again, drops until then what finds that pty full.
+    """
     notices = rb"(?:\r\n)?\x1b\[2m\[The connection to.*is back\.\]\x1b\[22m\r\n"
     before, after = re.split(notices, output, flags=re.DOTALL)
     assert before == noise[: len(before)]
-    at = len(before)
-    kept = next(n for n, byte in enumerate(after) if byte != noise[at + n])
-    end = noise.find(after[kept:], at + kept)
-    assert end >= 0
-    print(f"lost {end - at - kept} bytes")
+    rest = iter(noise[len(before) :])
+    assert all(byte in rest for byte in after), "all of it comes in order, and once"
 
 
 def test_what_ended_while_libvirtd_was_away_is_told_at_its_return(stack, libvirtd, make_guest):
