@@ -91,11 +91,7 @@ def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_gue
                 client.send(numbered(flood))
             for client in floods.values():
                 client.serve_until(b"what you type is held.]")
-            printed = len(floods["deaf"].output)
-            assert rig.eventually(
-                lambda: floods["deaf"].serve(0.05) > 0 and len(floods["deaf"].output) > printed,
-                seconds=2.0,
-            ), "it prints all the while"
+            assert prints(floods["deaf"]), "it prints all the while"
             for kind, guest in guests.items():
                 session = the_session(stack, guest)
                 assert session["bytes_in"] < MIB, "the client is no longer read"
@@ -135,6 +131,14 @@ def test_the_supervisor_ends_at_once_while_a_guest_does_not_read(stack, echo_gue
         client.serve_until(b"The console service on the host was stopped.")
         assert stack.relay_sockets() == []
         assert "killed" not in stack.logs()
+
+
+def prints(client):
+    """Whether more output comes."""
+    printed = len(client.output)
+    return rig.eventually(
+        lambda: client.serve(0.05) > 0 and len(client.output) > printed, seconds=2.0
+    )
 
 
 def taken_over(stack, guests, floods):
