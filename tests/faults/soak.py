@@ -24,7 +24,7 @@ import psutil
 from serial_console.demo import host
 from serial_console.demo.libvirtd import PrivateLibvirtd
 from tests import rig
-from tests.stack import Stack, descendants, pss
+from tests.stack import Stack, descendants
 
 from . import soak_logs
 from .soak_chaos import Chaos
@@ -195,7 +195,6 @@ class Soak:
             service = self._stack.services[name]
             sizes[f"{name} fds"] = service.fds()
             sizes[f"{name} anonymous"] = anonymous(service.pid)
-            sizes[f"{name} pss"] = pss(service.pid)
         return sizes
 
     def _fds(self) -> int:
@@ -252,7 +251,10 @@ class Soak:
 
 
 def anonymous(pid: int) -> int:
-    """Return the bytes of a process that are its own, or shared with its forks."""
+    """Return the bytes of a process that are its own, or shared with its forks.
+
+    Not its PSS, which grows when those that share its pages end.
+    """
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))
 
