@@ -37,6 +37,9 @@ RECEIVE = 16384
 """Bytes that a client's kernel reads ahead: left to itself, more than is printed in a stall."""
 REPLAY = 65536
 """Bytes of recent output that a client may ask for: the configuration's default."""
+OPENED = 2.5
+"""Seconds in which what came before QEMU saw that its pty is open has reached a client: one, at
+most, until it looks, and some on the way on a busy machine."""
 
 
 class Client(Terminal):
@@ -52,6 +55,16 @@ class Client(Terminal):
         except BaseException:
             sock.close()
             raise
+        self._arrivals: list[tuple[float, int]] = []
+
+    def _receive(self, deadline: float, what: str) -> None:
+        super()._receive(deadline, what)
+        self._arrivals.append((time.monotonic(), len(self.output)))
+
+    def soon_after(self, at: int) -> int:
+        """Return how many bytes of the output came within OPENED seconds of the one at ``at``."""
+        begin = next((when for when, size in self._arrivals if size > at), 0.0)
+        return max(size - at for when, size in self._arrivals if when <= begin + OPENED)
 
     def read(self, seconds: float, pause: float = 0.0, until: bytes = b"") -> bool:
         """Read until ``until`` has come, the session has ended, or the time is up.
@@ -348,7 +361,8 @@ class Visitor:
         journal = self._journal
         away = journal.was(journals.AWAY, visit.guest, visit.begin - LINGER, visit.end)
         try:
-            verdict = place.truth.check(bytes(client.output), begin, away=away)
+            output = bytes(client.output)
+            verdict = place.truth.check(output, begin, away=away, opened=client.soon_after)
         except MismatchError as error:
             journal.fail(f"{visit}: stream differs: {error}")
             name = os.path.join(self._stack.directory, f"visit-{visit.number}")

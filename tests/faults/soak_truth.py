@@ -5,17 +5,20 @@ port took, and one that it did not take, because the pty was full, again at each
 client's stream can be checked byte for byte, wherever it begins: it must be a copy of the log from
 some place on, with our notices in between, and go on exactly N bytes later after "[N bytes of
 output skipped]". Only where a notice says that the console was away (guest off, libvirt lost, held
-by another) may it go on anywhere further down, after what the pty held.
+by another) may it go on anywhere further down, after what the pty held; and shortly after a console
+was opened QEMU itself may leave something out: it looks only once a second whether somebody has
+opened its pty, and until then drops, and logs, what finds the pty full.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import mmap
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _NOTICE = re.compile(rb"(\r\n)?\x1b\[2m\[([^\x1b]*)\]\x1b\[22m\r\n")
@@ -34,8 +37,9 @@ REPLAY = 65536
 """Bytes of a replay, in which the console may have been away without a word."""
 PROBE = 48
 """Bytes by which a place in the log is found: more are seldom free of one that was logged twice."""
-PARTS = 4
-"""Parts that the pty may have held: it may have had several readers who took little."""
+PARTS = 12
+"""Parts of what the pty held, since it may have had several readers who took little, and of what
+QEMU did not drop."""
 TWICE = 8
 """Bytes that QEMU may have logged twice within a gap: where the client is stalled, the pty is
 seldom full."""
@@ -59,7 +63,7 @@ class _Piece:
     """Guest's bytes, or a notice; ``crlf``: a line end stands before it, its own or the guest's.
 
     ``before``: how many bytes of it, that the pty held, are left out already, in how many
-    ``parts``.
+    ``parts``; ``opened``: how many may have come before QEMU saw that its pty is open.
     """
 
     data: bytes = b""
@@ -67,6 +71,7 @@ class _Piece:
     crlf: bool = False
     before: int = 0
     parts: int = 0
+    opened: int = 0
 
 
 class Truth:
@@ -111,7 +116,14 @@ class Truth:
         with self._view() as view:
             return re.search(pattern, view[begin:]) is not None
 
-    def check(self, stream: bytes, begin: int, *, away: bool) -> Verdict:
+    def check(
+        self,
+        stream: bytes,
+        begin: int,
+        *,
+        away: bool,
+        opened: Callable[[int], int] = lambda _at: 0,
+    ) -> Verdict:
         """Check a client's whole stream.
 
         Args:
@@ -119,12 +131,14 @@ class Truth:
             begin: the log's size when the client asked for its token, less what a replay may show.
             away: the console was away while the client was there; the notice that says so may be
                 among what a gap mark stands for.
+            opened: how many bytes came shortly after the one of this number, at which the console
+                was opened.
 
         Raises:
             MismatchError: it differs; the message says where.
         """
         replayed = stream.startswith(_SOFT_RESET)
-        pieces = list(_pieces(stream[len(_SOFT_RESET) :] if replayed else stream))
+        pieces = list(_pieces(stream, len(_SOFT_RESET) if replayed else 0, opened))
         with self._view() as view:
             walk = _Walk(view, pieces, away, replayed, begin)
             if not walk.go(0, None, begin):
@@ -150,7 +164,7 @@ class _Walk:
     ) -> None:
         self._held = PTY + (REPLAY if replayed else 0)
         self._begin = begin
-        self._newest = len(view) if replayed else begin + PTY
+        self._newest = len(view) if replayed or (pieces and pieces[0].opened) else begin + PTY
         self._view = view
         self._pieces = pieces
         self._away = away
@@ -207,9 +221,15 @@ class _Walk:
         # What was left in the pty when its reader before went away comes first: the kernel keeps
         # that for the next one. What the guest prints while the pty is full, QEMU drops.
         oldest, newest = (0, self._newest) if floor == self._begin else (floor, len(self._view))
-        length = self._printed_part(piece.data[: self._held - piece.before], oldest, newest)
+        held = max(self._held, piece.opened) - piece.before
+        length = self._printed_part(piece.data[: max(0, held)], oldest, newest)
         if length and piece.parts < PARTS:  # seven bytes were seen
-            rest = _Piece(piece.data[length:], None, False, piece.before + length, piece.parts + 1)
+            rest = dataclasses.replace(
+                piece,
+                data=piece.data[length:],
+                before=piece.before + length,
+                parts=piece.parts + 1,
+            )
             with self._instead(index, rest):
                 if self.go(index, None, floor):
                     return True
@@ -289,18 +309,20 @@ def without_notices(stream: bytes) -> bytes:
     return _NOTICE.sub(b"", stream)
 
 
-def _pieces(stream: bytes) -> Iterator[_Piece]:
+def _pieces(stream: bytes, at: int, opened: Callable[[int], int]) -> Iterator[_Piece]:
     cut = _CUT_NOTICE.search(stream)
     if cut:
         stream = stream[: cut.start()]
-    at = 0
-    for found in _NOTICE.finditer(stream):
+    fresh = True
+    for found in _NOTICE.finditer(stream, at):
         if found.start() > at:
-            yield _Piece(stream[at : found.start()])
+            yield _Piece(stream[at : found.start()], opened=opened(at) if fresh else 0)
+            fresh = False
         yield _Piece(notice=found[2], crlf=found[1] is not None)
+        fresh = fresh or _AWAY.search(found[2]) is not None
         at = found.end()
     if at < len(stream):
-        yield _Piece(stream[at:])
+        yield _Piece(stream[at:], opened=opened(at) if fresh else 0)
 
 
 def _gap(piece: _Piece) -> int | None:

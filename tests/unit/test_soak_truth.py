@@ -66,6 +66,15 @@ def test_what_is_no_copy_is_found(truth, stream):
         truth.check(stream, 0, away=False)
 
 
+def test_what_qemu_drops_while_it_does_not_see_its_pty_open_is_no_loss_of_ours(truth):
+    stream = PRINTED[70000:120000] + PRINTED[127000:140000] + PRINTED[140500:200000]
+    truth.check(stream, 0, away=False, opened=lambda at: 70000 - at)
+    with pytest.raises(MismatchError):
+        truth.check(stream, 0, away=False, opened=lambda at: 60000 - at)
+    with pytest.raises(MismatchError):
+        truth.check(stream + LOST + stream, 0, away=False, opened=lambda at: 70000 - at)
+
+
 def test_a_byte_that_qemu_logged_twice_is_no_loss(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(PRINTED[:80000] + PRINTED[79999:80000] * 3 + PRINTED[80000:])
