@@ -19,6 +19,7 @@
     ├── Unavailable                 unavailable            503   4503   1
     │   ├── SupervisorUnavailable   supervisor_unavailable 503   4503   1
     │   └── LibvirtUnavailable      libvirt_unavailable    503   4503   1
+    │       └── LibvirtDenied       libvirt_denied         503   4503   1
     ├── RelayLost                   relay_lost             502   4412   1
     ├── Closed                      closed                 410   4411   1
     ├── ConfigError                 config_error           500   4503   1
@@ -180,6 +181,12 @@ class LibvirtUnavailable(Unavailable):
     """libvirt cannot be reached, or does not answer."""
 
     code = "libvirt_unavailable"
+
+
+class LibvirtDenied(LibvirtUnavailable):
+    """libvirt or polkit does not let our user do what it must; also while polkit is away."""
+
+    code = "libvirt_denied"
 
 
 class RelayLost(ConsoleError):

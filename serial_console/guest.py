@@ -27,7 +27,7 @@ import libvirt
 
 from .consoles import consoles, pick
 from .control import GuestInfo, State
-from .errors import LibvirtUnavailable, NoSuchGuest
+from .errors import LibvirtDenied, LibvirtUnavailable, NoSuchGuest
 from .names import shown
 
 log = logging.getLogger("guest")
@@ -64,6 +64,14 @@ event (libvirt 9.0)."""
 REBOOT = 1.0
 """Seconds in which all REBOOT events are of one reboot: SeaBIOS resets the machine too, and two or
 three came within 110 ms."""
+
+REFUSALS = (
+    libvirt.VIR_ERR_AUTH_FAILED,
+    libvirt.VIR_ERR_AUTH_CANCELLED,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+    libvirt.VIR_ERR_ACCESS_DENIED,
+)
+"""What libvirt says when polkit does not allow something, and while it cannot ask polkit."""
 
 _T = TypeVar("_T")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -221,10 +229,19 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        raise LibvirtUnavailable(
-            f"libvirt at {uri} does not answer: {_reason(error)}; "
-            "is libvirtd running, and may this user connect to it?"
-        ) from error
+        raise _unavailable(error, f"libvirt at {uri}") from error
+
+
+def _unavailable(error: Any, libvirt_there: str = "libvirt") -> LibvirtUnavailable:
+    if error.get_error_code() in REFUSALS:
+        return LibvirtDenied(
+            f"{libvirt_there} refuses our user (uid {os.geteuid()}): {_reason(error)}; "
+            "allow it what docs/libvirt-polkit.md lists"
+        )
+    return LibvirtUnavailable(
+        f"{libvirt_there} does not answer: {_reason(error)}; "
+        "is libvirtd running, and may this user connect to it?"
+    )
 
 
 def connect(uri: str, readonly: bool = False) -> Any:
@@ -235,7 +252,7 @@ def connect(uri: str, readonly: bool = False) -> Any:
         readonly: ask for no more than reading.
 
     Raises:
-        LibvirtUnavailable: it cannot be opened.
+        LibvirtUnavailable: it cannot be opened; LibvirtDenied: it may not.
     """
     with _translated(uri):
         return libvirt.openReadOnly(uri) if readonly else libvirt.open(uri)
@@ -267,7 +284,7 @@ def find(connection: Any, guest: str) -> Any:
             continue
         except libvirt.libvirtError as error:
             if error.get_error_code() not in gone:
-                raise LibvirtUnavailable(f"libvirt does not answer: {_reason(error)}") from error
+                raise _unavailable(error) from error
     raise NoSuchGuest(
         f'there is no guest "{shown(guest)}" here; "serial-console guests" lists those there are'
     )
@@ -285,7 +302,7 @@ def describe(domain: Any) -> GuestInfo:
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             raise NoSuchGuest("the guest went away while it was looked at") from error
-        raise LibvirtUnavailable(f"libvirt does not answer: {_reason(error)}") from error
+        raise _unavailable(error) from error
 
 
 def scan(connection: Any) -> Iterator[GuestInfo]:
@@ -293,7 +310,7 @@ def scan(connection: Any) -> Iterator[GuestInfo]:
     try:
         domains = connection.listAllDomains(0)
     except libvirt.libvirtError as error:
-        raise LibvirtUnavailable(f"libvirt does not answer: {_reason(error)}") from error
+        raise _unavailable(error) from error
     for domain in domains:
         with contextlib.suppress(NoSuchGuest):
             yield describe(domain)
@@ -548,11 +565,20 @@ class GuestConsole:
                 self._again()
         elif isinstance(result, NoSuchGuest):
             self._on_gone("The guest no longer exists.")
+        elif isinstance(result, LibvirtDenied):
+            self._denied(result)
         elif isinstance(result, (LibvirtUnavailable, libvirt.libvirtError)):
             log.debug("libvirt at %s is still away: %s", self._uri, result)
             self._again()
         else:
             raise result
+
+    def _denied(self, error: LibvirtUnavailable) -> None:
+        """What was allowed before is not now: the rule was changed, or polkit restarts."""
+        if self._text != _DENIED:
+            log.warning("console of %s: %s", self._uuid, error)
+        self._say(State.RECONNECTING, _DENIED)
+        self._again()
 
     def _again(self) -> None:
         self._wait = min(self._wait * 2, REOPEN[1])
@@ -655,6 +681,11 @@ class GuestConsole:
             )
         elif code == libvirt.VIR_ERR_OPERATION_INVALID:  # not running, or not any more
             self._wait_for_start()
+            return
+        elif code in REFUSALS:
+            if self._state is State.STARTING:
+                raise _unavailable(error)
+            self._denied(_unavailable(error))
             return
         elif self._state is State.STARTING:
             raise LibvirtUnavailable(f"libvirt cannot open the console: {_reason(error)}")
@@ -778,6 +809,7 @@ class GuestConsole:
         self._on_state(state, text)
 
 
+_DENIED = "libvirt on the host does not allow this console; trying again."
 _CONNECTED = {
     State.BUSY: "The console is free again.",
     State.RECONNECTING: "The connection to libvirt is back.",

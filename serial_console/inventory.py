@@ -19,7 +19,7 @@ from . import control, guest
 from .child import Child, fork
 from .config import Config
 from .control import GuestInfo
-from .errors import ConsoleError, LibvirtUnavailable, from_wire
+from .errors import ConsoleError, LibvirtDenied, LibvirtUnavailable, from_wire
 from .loop import Loop, Timer
 
 log = logging.getLogger("supervisor")
@@ -77,6 +77,8 @@ class _Desk:
         fresh = self._connection is None
         try:
             return question()
+        except LibvirtDenied:
+            raise
         except LibvirtUnavailable:
             self._connection = None
             if fresh:

@@ -31,6 +31,7 @@ from .errors import (
     CloseCode,
     Closed,
     ConsoleError,
+    LibvirtDenied,
     LibvirtUnavailable,
     NoSuchGuest,
     RelayLost,
@@ -483,6 +484,10 @@ def _for_the_person(error: ConsoleError) -> ConsoleError:
     nothing that only the operator can do. The log has it in full."""
     if isinstance(error, NoSuchGuest):
         return NoSuchGuest("This guest no longer exists on this host.")
+    if isinstance(error, LibvirtDenied):
+        return LibvirtDenied(
+            "libvirt on the host does not allow this console; its operator finds why in the log."
+        )
     if isinstance(error, LibvirtUnavailable):
         return LibvirtUnavailable("libvirt on the host does not answer; try again in a while.")
     if isinstance(error, SetupError):
