@@ -305,15 +305,12 @@ def describe(domain: Any) -> GuestInfo:
         raise _unavailable(error) from error
 
 
-def scan(connection: Any) -> Iterator[GuestInfo]:
-    """Describe every guest. Raises LibvirtUnavailable as connect() does."""
+def find_all(connection: Any) -> list[Any]:
+    """Find every guest (virDomain). Raises LibvirtUnavailable as connect() does."""
     try:
-        domains = connection.listAllDomains(0)
+        return list(connection.listAllDomains(0))
     except libvirt.libvirtError as error:
         raise _unavailable(error) from error
-    for domain in domains:
-        with contextlib.suppress(NoSuchGuest):
-            yield describe(domain)
 
 
 # ---- one console
