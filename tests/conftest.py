@@ -16,7 +16,8 @@ from serial_console.errors import SetupError
 from . import rig
 from .stack import Stack
 
-DAEMON = pytest.StashKey[PrivateLibvirtd]()
+DAEMONS = pytest.StashKey[list[Any]]()
+"""What outlives a test: ``owns`` of each tells of a pid whether it is one of its processes."""
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ def libvirtd(pytestconfig: pytest.Config) -> Iterator[PrivateLibvirtd]:
             daemon.__enter__()
         except SetupError as error:
             rig.missing(str(error))
-        pytestconfig.stash[DAEMON] = daemon
+        pytestconfig.stash.setdefault(DAEMONS, []).append(daemon)
         try:
             yield daemon
         finally:
@@ -74,8 +75,7 @@ def nothing_left_behind(pytestconfig: pytest.Config) -> Iterator[None]:
     """Fail a test that leaves a process or an open fd behind."""
 
     def ours(pid: int) -> bool:
-        daemon = pytestconfig.stash.get(DAEMON, None)
-        return daemon is not None and daemon.owns(pid)
+        return any(daemon.owns(pid) for daemon in pytestconfig.stash.get(DAEMONS, []))
 
     leaks = rig.Leaks(ours)
     with pytest.MonkeyPatch.context() as monkeypatch:

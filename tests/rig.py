@@ -54,15 +54,15 @@ def missing(why: str) -> NoReturn:
     pytest.fail(f"missing prerequisite: {why}", pytrace=False)
 
 
-def as_another(command: Sequence[str]) -> list[str]:
+def as_another(command: Sequence[str], uid: int = NOBODY) -> list[str]:
     """Return the command as run by another user, who may read everything and write nothing of ours.
 
     Only root can do that. Reading is left to it so that a checkout which only root may enter does.
     """
     if os.geteuid() != 0:
         missing("root, to act as another user")
-    uid = f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"
-    return ["setpriv", *uid, f"--inh-caps=+{MAY_READ}", f"--ambient-caps=+{MAY_READ}", *command]
+    ids = f"--reuid={uid}", f"--regid={uid}", "--clear-groups"
+    return ["setpriv", *ids, f"--inh-caps=+{MAY_READ}", f"--ambient-caps=+{MAY_READ}", *command]
 
 
 def noise() -> bytes:
