@@ -28,6 +28,7 @@ _query = re.compile(
     r"|[\d:;]*x"  # DECREQTPARM
     r"|0*(?:1[1-9]|2[01])(?:[:;][\d:;]*)?t"  # window reports
     r"|\?[\d:;]*S"  # graphics attributes
+    r"|\?(?:[\d:;]*[;:])?0*1004(?:[;:][\d:;]*)?h"  # focus reports: xterm.js sends the first at once
     r")"
     r"|(?:\x1b\]|\x9d)(?!0*[012];)(?:.*;)?\?[;\x07\x9c\x1b]"  # OSC colour and clipboard queries
     r"|(?:\x1bP|\x90)[0-?]*[$+]q"  # XTGETTCAP, DECRQSS

@@ -16,6 +16,7 @@ from serial_console.terminal import without_queries
         b"\x1b[c", b"\x1b[>c", b"\x1b[0;c", b"\x1b[6n", b"\x1b[?6n", b"\x1b[0006n", b"\x1b[6:1n",
         b"\x1bZ", b"\x05", b"\x1b[?1$p", b"\x1b[18t", b"\x1b[>0q", b"\x1b[?u", b"\x1b[?2;1S",
         b"\x1b]11;?\x07", b"\x1b]52;c;?\x1b\\", b"\x1b]4;1;?;2;red\x07", b"\x1b]10;?;?\x07",
+        b"\x1b[?1004h", b"\x1b[?1000;1004;1006h", b"\x1b[?01004h",
         b"\x1bP$qm\x1b\\", b"\x1bP1$qm\x1b\\", b"\x1bP+q544e\x1b\\",
         # C1 control characters
         b"\xc2\x9b6n", b"\xc2\x9d11;?\x07", b"\x1b]11;?\xc2\x9c", b"\xc2\x90$qm\xc2\x9c",
