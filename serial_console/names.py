@@ -9,7 +9,11 @@ SUN_PATH_MAX = 107
 """Bytes that fit in ``sockaddr_un.sun_path`` before its NUL (Linux unix(7))."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# C0, DEL, C1, line ends; then what turns text round or stands in it unseen.
+_CONTROLS = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029"
+    r"\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
+)
 
 
 def encode(name: str) -> str:
@@ -40,7 +44,8 @@ def console_socket(directory: str, guest: str, uuid: str, alias: str | None) -> 
 
 
 def printable(text: str) -> str:
-    """Return the text without characters that a terminal would obey or that UTF-8 cannot have."""
+    """Return the text without characters that a terminal would obey, that make it look like
+    another, or that UTF-8 cannot have."""
     clean = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
     return clean.encode("utf-8", "replace").decode("utf-8")
 

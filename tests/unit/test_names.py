@@ -67,8 +67,11 @@ def test_a_second_console_cannot_be_mistaken_for_another_guest() -> None:
 
 @given(st.text())
 @example("\ud800\x1b[2J\u2028\x9b")
+@example("web\u202egnp.1\u2066\u200f\ufeff\U000e0041")
 def test_what_is_shown_is_harmless(name: str) -> None:
     shown = names.shown(name)
     assert len(shown) <= 64
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", shown)
+    assert not re.search(
+        r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u200f\ufeff\U000e0041]", shown
+    )
     assert shown.encode().decode() == shown
