@@ -23,7 +23,7 @@ import time
 import tty
 from collections.abc import Iterator
 
-from . import channel, control
+from . import channel, control, names
 from .config import Config, escape_byte
 from .errors import BadRequest, CloseCode, RelayLost, os_reason
 
@@ -36,8 +36,12 @@ LAST_WORD = 2.0
 TIMEOUT = 15.0
 """Seconds for the supervisor to redeem the token."""
 
-# Colours, cursor, mouse, paste and key modes, which a guest may have left changed.
-_RESET = b"\x1b[0m\x1b[?25h\x1b[?1000;1002;1003;1006;2004l\x1b[?1l\x1b>"
+# First the end of a sequence that the guest began, in which our own words would be lost. Then
+# colours, characters, cursor, mouse, focus, paste and key modes, which it may have left changed.
+_RESET = (
+    b"\x18\x1b\\\x1b[0m\x1b(B\x0f\x1b[?25h"
+    b"\x1b[?9;1000;1002;1003;1004;1005;1006;1015;1016;2004;2026l\x1b[?1l\x1b>"
+)
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _EVENTS = control.Decoder(
     control.StateEvent | control.SkippedEvent | control.HeldEvent | control.End
@@ -102,7 +106,8 @@ def attach(
         if interactive:
             stack.enter_context(_raw(0))
             hint = f"the escape key is {escape}" if key else "there is no escape key"
-            _say(f"connected to {issued.get('guest')} ({issued.get('console')}); {hint}\r")
+            name = names.shown(str(issued.get("guest")))
+            _say(f"connected to {name} ({issued.get('console')}); {hint}\r")
         output = stack.enter_context(_nonblocking(1))
         stdin = 0 if interactive or mode == "rw" else None
         pump = _Pump(data, events, lines, stdin, output, wake, key if interactive else None)
