@@ -17,6 +17,7 @@ FILES = (
     "console.js",
     "endings.js",
     "endpoint.js",
+    "guard.js",
     "log.js",
     "params.js",
     "statusbar.js",

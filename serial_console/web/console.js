@@ -1,6 +1,7 @@
 /** A terminal attached to a guest's console through a WebSocket: bytes in, bytes out, and a state that is always true. */
 
 import { ending } from './endings.js';
+import { guard, openLink, writeInPieces } from './guard.js';
 import { openWithoutInlineStyle } from './strict-style.js';
 import { DARK } from './theme.js';
 import { FitAddon } from './vendor/addon-fit.js';
@@ -31,6 +32,9 @@ const SETTLE = 300;
 
 const SCROLLBACK = 10_000;
 
+/** Bytes to the gateway that wait in the browser, past which no more answers to the guest's queries join them. */
+const CONGESTED = 65_536;
+
 const encoder = new TextEncoder();
 
 /** Fires `state`, a CustomEvent with a StateDetail, at each change of state. */
@@ -59,9 +63,12 @@ export class SerialConsole extends EventTarget {
       disableStdin: true,
       fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
       fontSize,
+      linkHandler: { activate: openLink },
+      logLevel: 'off', // a guest that prints DEL is an error to it, each time
       scrollback: SCROLLBACK,
       theme: DARK,
     });
+    guard(this.#terminal, () => (this.#socket?.bufferedAmount ?? 0) > CONGESTED);
     this.#terminal.onData((text) => this.#send(encoder.encode(text)));
     this.#terminal.onBinary((latin1) => this.#send(Uint8Array.from(latin1, (char) => char.charCodeAt(0))));
 
@@ -105,7 +112,7 @@ export class SerialConsole extends EventTarget {
       // Text frames are events; who offers "binary" alone gets none.
       if (data instanceof ArrayBuffer) {
         connected();
-        this.#terminal.write(new Uint8Array(data));
+        writeInPieces(this.#terminal, data);
       }
     });
     socket.addEventListener('close', ({ code, reason }) => {

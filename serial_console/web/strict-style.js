@@ -33,9 +33,20 @@ export function openWithoutInlineStyle(terminal, container) {
 function feedSheet(element) {
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets.push(sheet);
+  let latest = '';
+  let due = false;
   Object.defineProperty(element, 'textContent', {
-    /** @param {string} css */
-    set: (css) => sheet.replaceSync(css),
+    /** Once for all of a burst: a guest may change a colour thousands of times a second. @param {string} css */
+    set: (css) => {
+      latest = css;
+      if (!due) {
+        due = true;
+        queueMicrotask(() => {
+          due = false;
+          sheet.replaceSync(latest);
+        });
+      }
+    },
   });
   element.remove = () => {
     document.adoptedStyleSheets = document.adoptedStyleSheets.filter((adopted) => adopted !== sheet);
