@@ -11,7 +11,7 @@ import tempfile
 import time
 import tty
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -148,6 +148,7 @@ class GuestFactory:
         virtio: str | Sequence[str] = (),
         state: str = "ready",
         extra: str = "",
+        files: Mapping[str, bytes] | None = None,
     ) -> Guest:
         """Make a guest.
 
@@ -160,6 +161,7 @@ class GuestFactory:
             state: ``off`` (defined only), ``paused`` (before its first instruction), ``running``,
                 or ``ready``: it has said on its first serial port, a pty, that it takes input.
             extra: more XML elements for ``<devices>``.
+            files: more files for a Linux guest, by path without the leading slash.
         """
         name = f"{kind}-{uuid.uuid4().hex[:8]}" if name is None else name
         serials = [serial] if isinstance(serial, str) else serial
@@ -171,7 +173,7 @@ class GuestFactory:
         devices += [
             self._console("console", backend, "<target type='virtio'/>") for backend in virtios
         ]
-        guest = Guest(self.libvirtd, self._xml(kind, name, [*devices, extra]))
+        guest = Guest(self.libvirtd, self._xml(kind, name, [*devices, extra], files or {}))
         self._guests.append(guest)
         guest.define()
         if state != "off":
@@ -192,10 +194,13 @@ class GuestFactory:
         source = BACKENDS[backend].format(path=path)
         return f"<{element} type='{backend}'>{source}{target}</{element}>"
 
-    def _xml(self, kind: str, name: str, devices: Sequence[str]) -> str:
+    def _xml(self, kind: str, name: str, devices: Sequence[str], files: Mapping[str, bytes]) -> str:
         # TCG even where there is KVM: the same everywhere, and nested KVM is slow in real mode.
         if kind == "linux":
-            return guests.linux_xml(name, _linux(self.libvirtd), kvm=False, devices=devices)
+            linux = _linux(self.libvirtd)
+            if files:
+                linux = self._with_files(linux, files)
+            return guests.linux_xml(name, linux, kvm=False, devices=devices)
         floppy = (
             "<disk type='file' device='floppy'><driver name='qemu' type='raw'/>"
             f"<source file='{_echo(self.libvirtd)}'/><target dev='fda' bus='fdc'/>"
@@ -204,6 +209,17 @@ class GuestFactory:
         return guests.domain_xml(
             name, memory=ECHO_KIB, kvm=False, boot="<boot dev='fd'/>", devices=[floppy, *devices]
         )
+
+    def _with_files(self, linux: guests.Linux, files: Mapping[str, bytes]) -> guests.Linux:
+        """Append an archive: the kernel unpacks one after the other."""
+        with open(linux.initramfs, "rb") as file:
+            initramfs = file.read()
+        folders = sorted({os.path.dirname(path) for path in files} - {""})
+        entries = [(path, 0o040755, b"") for path in folders]
+        entries += [(path, 0o100644, content) for path, content in files.items()]
+        archive = initramfs + guests.cpio(entries)
+        name = f"initramfs-{uuid.uuid4().hex[:8]}"
+        return linux._replace(initramfs=self.libvirtd.add_file(name, archive))
 
 
 @functools.cache

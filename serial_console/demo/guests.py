@@ -271,10 +271,10 @@ def _initramfs(kernel: str) -> bytes:
     for module in map(os.path.basename, _MODULES):
         with open(os.path.join(kernel, f"{module}.ko"), "rb") as file:
             entries.append((f"lib/modules/{module}.ko", 0o100644, file.read()))
-    return _cpio(sorted(entries))
+    return cpio(sorted(entries))
 
 
-def _cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
+def cpio(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
     """Return a cpio archive (``newc``, all owned by root) of (name, mode, content)."""
     archive = bytearray()
     for inode, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], 1):
