@@ -240,6 +240,7 @@ def in_groups():
     yield group
 
 
+@pytest.mark.timeout(300)  # with the guest's start; a third of it where the machine is busy
 def test_a_guest_can_print_what_it_likes(shared, guest, orders, watched):
     page = watched.page
     watched.open(page_url(shared, guest))
