@@ -7,6 +7,7 @@ given.
 
 from __future__ import annotations
 
+import codecs
 import struct
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -14,11 +15,20 @@ CONTROL_MAX = 125
 """Bytes of a control frame's payload (RFC 6455, 5.5)."""
 REASON_MAX = 120
 """Bytes of a close reason (DESIGN.md; RFC 6455 leaves room for 123)."""
-PROTOCOL_ERROR = 1002
+PROTOCOL_ERROR, NOT_UTF8 = 1002, 1007
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 class FrameError(Exception):
-    """The client broke the protocol; the reason is for the close frame."""
+    """The client broke the protocol; the reason is for the close frame.
+
+    Attributes:
+        code: the close code that says so (RFC 6455, 7.4.1).
+    """
+
+    def __init__(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -54,13 +64,26 @@ class Reader:
         self._left = 0
         self._mask = b""
         self._in_message = False
+        self._final = False
+        self._text: codecs.IncrementalDecoder | None = None  # of a text message
+        self._broken = False
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Take what was read.
+        """Take what was read. What comes after a FrameError is nothing.
 
         Raises:
             FrameError: it breaks the protocol.
         """
+        if self._broken:
+            return []
+        try:
+            return self._feed(data)
+        except FrameError:
+            self._broken = True
+            self._buffer.clear()
+            raise
+
+    def _feed(self, data: bytes) -> list[tuple[int, bytes]]:
         self._buffer += data
         found: list[tuple[int, bytes]] = []
         while self._left or self._head(found):
@@ -71,7 +94,9 @@ class Reader:
                 break
             del self._buffer[: len(piece)]
             self._left -= len(piece)
-            found.append((BINARY, _unmask(piece, self._mask)))
+            payload = _unmask(piece, self._mask)
+            self._check_text(payload)
+            found.append((BINARY, payload))
             turn = len(piece) % 4
             self._mask = self._mask[turn:] + self._mask[:turn]
         return found
@@ -91,23 +116,54 @@ class Reader:
             return False
         if length >= 126:
             length = int.from_bytes(buffer[2 : size - 4], "big")
+            if length >> 63 or length < (1 << 16 if size == 14 else 126):
+                raise FrameError("the length of a frame is not written as it must be")
         mask = bytes(buffer[size - 4 : size])
         if opcode in (CLOSE, PING, PONG):
             if length > CONTROL_MAX or not final:
                 raise FrameError("a control frame is too long or fragmented")
             if len(buffer) < size + length:
                 return False
-            found.append((opcode, _unmask(bytes(buffer[size : size + length]), mask)))
+            payload = _unmask(bytes(buffer[size : size + length]), mask)
+            if opcode == CLOSE:
+                _check_close(payload)
+            found.append((opcode, payload))
             del buffer[: size + length]
             return True
         if opcode not in (CONTINUATION, TEXT, BINARY):
             raise FrameError("an unknown kind of frame")
         if (opcode == CONTINUATION) != self._in_message:
             raise FrameError("fragments of messages are out of order")
-        self._in_message = not final
+        if opcode != CONTINUATION:
+            self._text = _UTF8() if opcode == TEXT else None
+        self._in_message, self._final = not final, bool(final)
         self._left, self._mask = length, mask
         del buffer[:size]
+        if not length:
+            self._check_text(b"")
         return True
+
+    def _check_text(self, payload: bytes) -> None:
+        """Check the next piece of a message, which is the last if nothing of its frame is left."""
+        if self._text is not None:
+            try:
+                self._text.decode(payload, self._final and not self._left)
+            except UnicodeDecodeError:
+                raise FrameError("text that is not UTF-8", NOT_UTF8) from None
+
+
+def _check_close(payload: bytes) -> None:
+    if not payload:
+        return
+    code = int.from_bytes(payload[:2], "big")
+    # 1004 to 1006 and 1015 are never sent; up to 1014 is registered, from 3000 for whoever.
+    known = 1000 <= code <= 1014 and code not in (1004, 1005, 1006)
+    if len(payload) == 1 or not (known or 3000 <= code <= 4999):
+        raise FrameError("a close frame without a proper code")
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        raise FrameError("a close reason that is not UTF-8", NOT_UTF8) from None
 
 
 def _unmask(data: bytes, mask: bytes) -> bytes:

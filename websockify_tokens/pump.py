@@ -229,7 +229,7 @@ class Pump:
             try:
                 pieces = self._reader.feed(data)
             except frames.FrameError as error:
-                raise Ended(frames.PROTOCOL_ERROR, f"WebSocket protocol error: {error}.") from None
+                raise Ended(error.code, f"WebSocket protocol error: {error}.") from None
             for opcode, payload in pieces:
                 if opcode == frames.BINARY:
                     self._to_relay += payload
@@ -293,7 +293,7 @@ def close(client: socket.socket, end: Ended) -> None:
     delivered = False
     poll = select.poll()
     client.setblocking(False)
-    with contextlib.suppress(OSError, frames.FrameError):
+    with contextlib.suppress(OSError):
         while (now := time.monotonic()) < last:
             if unsent:
                 with contextlib.suppress(*_LATER):
@@ -309,9 +309,17 @@ def close(client: socket.socket, end: Ended) -> None:
             poll.poll(min(TICK, max(0.0, last - now)) * 1000)
             with contextlib.suppress(*_LATER):
                 data = client.recv(CHUNK)
-                if not data or any(op == frames.CLOSE for op, _ in end.reader.feed(data)):
+                if not data or _closes(end.reader, data):
                     break
         client.shutdown(socket.SHUT_RDWR)
+
+
+def _closes(reader: frames.Reader, data: bytes) -> bool:
+    """Tell whether a close frame is in it. One that broke the protocol is read on nevertheless:
+    what it sent, unread, would reset the connection before it has read our close frame."""
+    with contextlib.suppress(frames.FrameError):
+        return any(opcode == frames.CLOSE for opcode, _ in reader.feed(data))
+    return False
 
 
 def _in_kernel(client: socket.socket) -> int:

@@ -6,7 +6,7 @@ import os
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from websockify_tokens import frames
@@ -24,6 +24,17 @@ def masked(opcode: int, payload: bytes, *, final: bool = True, claim: int | None
         head += struct.pack("!BQ", 0x80 | 127, length)
     mask = b"\x12\x9a\x5c\xe7"
     return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+
+def fed(reader: frames.Reader, data: bytes, cut: int) -> tuple[bytes, int | None]:
+    """Feed it in pieces; return the payload, and the code of the refusal, or None."""
+    payload = b""
+    try:
+        for at in range(0, len(data), cut):
+            payload += b"".join(one for _, one in reader.feed(data[at : at + cut]))
+    except frames.FrameError as error:
+        return payload, error.code
+    return payload, None
 
 
 @given(st.lists(st.binary(max_size=300), max_size=8), st.lists(st.integers(1, 50), max_size=50))
@@ -79,11 +90,109 @@ def test_a_huge_claim_costs_nothing() -> None:
         masked(frames.BINARY, b"", final=False) + masked(frames.BINARY, b""),
         masked(frames.PING, b"x" * 126),
         masked(frames.CLOSE, b"", final=False),
+        masked(frames.BINARY, b"", claim=1 << 63),
+        masked(frames.BINARY, b"", claim=(1 << 64) - 1),
+        b"\x82\xfe\0\x05" + bytes(4) + b"short",  # a length longer than it needs
+        b"\x82\xff" + struct.pack("!Q", 65535) + bytes(4),
+        masked(frames.CLOSE, b"\x03"),  # half a code
+        *(
+            masked(frames.CLOSE, struct.pack("!H", code))
+            for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535)
+        ),
     ],
 )
 def test_what_breaks_the_protocol_is_refused(stream: bytes) -> None:
-    with pytest.raises(frames.FrameError):
+    with pytest.raises(frames.FrameError) as refused:
         frames.Reader().feed(stream)
+    assert refused.value.code == 1002
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        masked(frames.TEXT, b"\xff"),
+        masked(frames.TEXT, b"\xc3"),  # ends within a character
+        masked(frames.TEXT, b"\xc3", final=False) + masked(frames.CONTINUATION, b"("),
+        masked(frames.TEXT, b"\xc3", final=False) + masked(frames.CONTINUATION, b""),
+        masked(frames.TEXT, b"\xed\xa0\x80"),  # a surrogate
+        masked(frames.TEXT, b"\xc0\xaf"),  # overlong
+        masked(frames.TEXT, b"\xf4\x90\x80\x80"),  # beyond Unicode
+        masked(frames.CLOSE, b"\x03\xe8\xff"),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_text_that_is_not_utf8_is_refused(stream: bytes, cut: int) -> None:
+    assert fed(frames.Reader(), stream, cut)[1] == 1007
+
+
+def test_after_a_mistake_nothing_is_kept() -> None:
+    reader = frames.Reader()
+    with pytest.raises(frames.FrameError):
+        reader.feed(b"\xff" * 100)
+    assert reader.feed(masked(frames.BINARY, b"x") * 1000) == []
+    assert len(reader._buffer) == 0
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1011, 1014, 3000, 4999])
+def test_a_proper_close_is_taken(code: int) -> None:
+    payload = struct.pack("!H", code) + "grüße".encode()
+    assert frames.Reader().feed(masked(frames.CLOSE, payload)) == [(frames.CLOSE, payload)]
+
+
+class Model:
+    """RFC 6455 for data frames, written the other way round: messages first."""
+
+    def __init__(self) -> None:
+        self.message: list[bytes] | None = None
+        self.text = False
+
+    def take(self, opcode: int, payload: bytes, *, final: bool) -> int | None:
+        """Return the close code that the frame deserves, or None."""
+        if (opcode == frames.CONTINUATION) == (self.message is None):
+            return 1002
+        if self.message is None:
+            self.message, self.text = [], opcode == frames.TEXT
+        self.message.append(payload)
+        whole = b"".join(self.message)
+        if final:
+            self.message = None
+        if self.text:
+            try:
+                whole.decode()
+            except UnicodeDecodeError as error:
+                if final or error.reason != "unexpected end of data":
+                    return 1007
+        return None
+
+
+@settings(max_examples=1000)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([frames.TEXT, frames.BINARY, frames.CONTINUATION]),
+            st.booleans(),
+            st.one_of(
+                st.text(max_size=20).map(str.encode),
+                st.binary(max_size=8),
+                st.sampled_from([b"\xe2", b"\x82", b"\xac", b"\xe2\x82", b""]),
+            ),
+        ),
+        max_size=12,
+    ),
+    st.integers(1, 40),
+)
+def test_messages_of_fragments_are_judged_as_the_rfc_does(
+    sent: list[tuple[int, bool, bytes]], cut: int
+) -> None:
+    model, reader = Model(), frames.Reader()
+    for opcode, final, payload in sent:
+        wanted = model.take(opcode, payload, final=final)
+        wire = masked(opcode, payload, final=final)
+        got, code = fed(reader, wire, cut)
+        assert code == wanted
+        if code is not None:
+            return
+        assert got == payload
 
 
 @given(st.binary(max_size=200))
