@@ -58,7 +58,7 @@ class Paths(Section, frozen=True):
 
 
 class Gateway(Section, frozen=True):
-    """``[gateway]``: where browsers connect. ``heartbeat`` is in seconds, 0 for none."""
+    """``[gateway]``: where browsers connect. Times are in seconds; ``heartbeat`` 0 for none."""
 
     listen: str = "127.0.0.1:6083"
     public_url: str = ""
@@ -67,7 +67,10 @@ class Gateway(Section, frozen=True):
     insecure: bool = False
     allowed_origins: list[str] = []
     connect_origins: list[str] = []
+    trusted_proxies: list[str] = []
     heartbeat: Count = 10
+    handshake_timeout: Positive = 10
+    max_unauthenticated: Positive = 100
 
 
 class Api(Section, frozen=True):
@@ -196,6 +199,35 @@ def address(listen: str) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
+def networks(addresses: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return ``gateway.trusted_proxies`` parsed: addresses and networks.
+
+    Raises:
+        ConfigError: one of them is neither.
+    """
+    found = []
+    for text in addresses:
+        try:
+            found.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            raise ConfigError(
+                f'gateway.trusted_proxies has "{text}": {error}; '
+                'write addresses and networks, such as "192.0.2.7" or "10.0.0.0/8"'
+            ) from error
+    return found
+
+
+def _check_origins(gateway: Gateway) -> None:
+    """Raise ConfigError when an origin is not written as browsers write it."""
+    for key in ("allowed_origins", "connect_origins"):
+        for origin in getattr(gateway, key):
+            if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin):
+                raise ConfigError(
+                    f'gateway.{key} has "{origin}"; write scheme, host in lower case and port '
+                    'as browsers do, such as "https://host.example" or "https://host.example:8443"'
+                )
+
+
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -223,10 +255,12 @@ def _completed(config: Config, path: str) -> Config:
                     f'gateway.listen is "{config.gateway.listen}", which is not loopback, without '
                     "TLS; set tls_cert and tls_key, or insecure = true if a TLS proxy is in front"
                 )
+        networks(config.gateway.trusted_proxies)
+        _check_origins(config.gateway)
         if bool(config.gateway.tls_cert) != bool(config.gateway.tls_key):
             raise ConfigError("gateway.tls_cert and gateway.tls_key go together; set both or none")
         if config.gateway.public_url and not re.fullmatch(
-            r"https?://[^/\s?#]+(/[^\s?#]*)?", config.gateway.public_url
+            r"https?://[^/\s?#@]+(/[^\s?#]*)?", config.gateway.public_url
         ):
             raise ConfigError(
                 f'gateway.public_url is "{config.gateway.public_url}"; '

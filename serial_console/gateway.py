@@ -9,8 +9,9 @@ import os
 
 from websockify_tokens.server import Settings
 from websockify_tokens.server import serve as serve_settings
+from websockify_tokens.tls import CertificateError
 
-from .config import Config, address
+from .config import Config, address, networks
 from .errors import SetupError, os_reason
 
 WEB = os.path.join(os.path.dirname(__file__), "web")
@@ -25,9 +26,6 @@ def serve(config: Config) -> int:
     """
     settings = config.gateway
     host, port = address(settings.listen)
-    for path in filter(None, (settings.tls_cert, settings.tls_key)):
-        if not os.access(path, os.R_OK):
-            raise SetupError(f"cannot read {path}; correct gateway.tls_cert and gateway.tls_key")
     if not os.path.isdir(os.path.join(WEB, "vendor")):
         raise SetupError("the page is not built; run: make setup")
     try:
@@ -43,8 +41,13 @@ def serve(config: Config) -> int:
                 allowed_origins=settings.allowed_origins,
                 connect_origins=settings.connect_origins,
                 heartbeat=settings.heartbeat,
+                handshake_timeout=settings.handshake_timeout,
+                max_unauthenticated=settings.max_unauthenticated,
+                trusted_proxies=networks(settings.trusted_proxies),
             )
         )
+    except CertificateError as error:
+        raise SetupError(f"{error}; correct gateway.tls_cert and gateway.tls_key") from error
     except OSError as error:
         raise SetupError(
             f"cannot listen on {settings.listen}: {os_reason(error)}; "

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import signal
 import socket
 import ssl
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from websockify.websocketproxy import ProxyRequestHandler
 from websockify.websockifyserver import WebSockifyServer
 
-from . import pages
+from . import addresses, heads, pages
 from .client import RefusedError, redeem
 from .pump import Ended, Pump, close, end_of, restarting
+
+REDEEMING, REFUSED, REDEEMED = b"r", b"n", b"y"
+"""What a connection's process tells the one that forked it."""
 
 NO_TOKEN = 4400
 BAD_TOKEN = 4401
@@ -28,7 +32,13 @@ SEND_BUFFER = 262144
 which a client that comes back from a stall must read before it sees what is new."""
 TCP_RTO_MAX_MS = 44
 """The socket option of linux/tcp.h, since Linux 6.15."""
-_SECRET = re.compile(r"(token[=.])[^&\s'\",;]+")
+ANSWER = 60.0
+"""Seconds for a client to take a whole answer: the page's largest file at 10 KiB/s."""
+REQUESTS = 100
+"""Requests of one connection; the page is 17."""
+VERSIONS = ("13", "8", "7")
+"""Of WebSocket, as websockify speaks them."""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+")
 
 
 class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
@@ -38,9 +48,73 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
     """
 
     path: str
-    timeout = 10
+    rfile: Any
+    client_address: tuple[str, int]
     server_version = "serial-console"
     sys_version = ""
+    default_request_version = "HTTP/1.0"
+    """Of a request that names none: 0.9 would have answers without headers."""
+
+    # ---- requests
+
+    def setup(self) -> None:
+        """Prepare for the requests of one connection."""
+        super().setup()
+        self._peer: tuple[str, int] = self.client_address[:2]
+        self._requests = 0
+
+    def handle_one_request(self) -> None:
+        """Read a request's head, within the time and the size that it may have, and answer it."""
+        self._requests += 1
+        if self._requests > 1:
+            self.server.limit_time(self.server.handshake_timeout)
+        try:
+            head = self._read_head()
+        except TimeoutError:
+            if self._requests == 1:
+                raise
+            head = None
+        self.close_connection = True
+        if head is None:
+            return
+        self.server.limit_time(ANSWER)
+        self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""
+        if len(head) > heads.HEAD_MAX:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request is too long.")
+        elif flaw := heads.flaw(head):
+            self._refuse(HTTPStatus.BAD_REQUEST, flaw)
+        else:
+            connection, self.rfile = self.rfile, io.BytesIO(head)
+            super().handle_one_request()
+            self.rfile = connection
+
+    def _read_head(self) -> bytes | None:
+        """Return what comes up to an empty line, or a little more than HEAD_MAX of it."""
+        head = b""
+        while len(head) <= heads.HEAD_MAX:
+            line: bytes = self.rfile.readline(heads.HEAD_MAX + 1 - len(head))
+            head += line
+            if line in (b"\r\n", b"\n"):
+                return head
+            if not line:
+                return None
+        return head
+
+    def parse_request(self) -> bool:
+        """Parse a head; returns whether it is to be answered."""
+        if not super().parse_request():
+            return False
+        forwarded = self.headers.get_all("X-Forwarded-For", [])
+        self.client_address = addresses.client_of(
+            self._peer, forwarded, self.server.trusted_proxies
+        )
+        self.close_connection |= self._requests >= REQUESTS
+        return True
+
+    def handle_expect_100(self) -> bool:
+        """Refuse: no request here has a body."""
+        self._refuse(HTTPStatus.EXPECTATION_FAILED, "A request here has no body.")
+        return False
 
     # ---- pages
 
@@ -72,27 +146,51 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        """Log without tokens, whatever part of a request a message repeats."""
-        self.logger.info("%s: %s", self.client_address[0], _without_secrets(format % args))
+        """Log about this client."""
+        self.logger.info("%s: %s", self.client_address[0], format % args)
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with an error; what the client sent is not repeated."""
-        if message:
-            self.log_message("%d: %s", code, message)
+    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Log nothing: the base's messages repeat what the client sent, maybe a token."""
+
+    def send_error(
+        self,
+        code: int,
+        message: str | None = None,  # noqa: ARG002 - the base's
+        explain: str | None = None,
+    ) -> None:
+        """Answer with an error. ``message`` is passed over: it may repeat what the client sent."""
+        status = HTTPStatus(code)
+        self.log_message("answered %d: %s", code, explain or status.phrase)
         super().send_error(code, None, explain)
 
+    def _refuse(self, code: HTTPStatus, explain: str) -> None:
+        self.send_error(code, explain=explain)
+        self.close_connection = True
+
     # ---- the upgrade
+
+    def handle_upgrade(self) -> None:
+        """Answer a handshake."""
+        if self.headers.get("Sec-WebSocket-Version") not in VERSIONS:
+            self.send_response(HTTPStatus.UPGRADE_REQUIRED)
+            self.send_header("Sec-WebSocket-Version", VERSIONS[0])
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "close")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        super().handle_upgrade()
 
     def validate_connection(self) -> None:
         """Check the Origin before anything else, then take the token out of the request."""
         origin = self.headers.get("Origin")
         if origin is not None and origin not in self._origins():
-            self.send_error(HTTPStatus.FORBIDDEN, explain="This page may not open consoles here.")
-            self.close_connection = True
-            raise WebSockifyServer.EClose(f"refused the Origin {_without_secrets(origin)[:128]!r}")
+            self._refuse(HTTPStatus.FORBIDDEN, "This page may not open consoles here.")
+            told = origin if _ORIGIN.fullmatch(origin) else "that is none"
+            raise WebSockifyServer.EClose(f"refused the Origin {told[:128]}")
         self.path, _, query = self.path.partition("?")
         self._token = parse_qs(query).get("token", [""])[0]
-        offered = self.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        offered = ",".join(self.headers.get_all("Sec-WebSocket-Protocol", [])).split(",")
         protocols = [protocol.strip() for protocol in offered]
         for protocol in protocols:
             if protocol.startswith("token.") and not self._token:
@@ -104,18 +202,23 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def _origins(self) -> list[str]:
+        """Return the origins of pages that may connect; no header but Host adds to them."""
         own = self.server.public_origin
         if not own:
-            own = f"{'https' if self._tls() else 'http'}://{self.headers.get('Host', '')}"
+            scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
+            own = origin_of(f"{scheme}://{self.headers.get('Host', '').strip()}")
         return [own, *self.server.allowed_origins]
 
-    def _tls(self) -> bool:
-        return isinstance(self.connection, ssl.SSLSocket)
+    def handle_websocket(self) -> None:
+        """Serve a client whose handshake is done; websockify's would log the path."""
+        self.new_websocket_client()
 
     # ---- the session
 
     def new_websocket_client(self) -> None:
         """Redeem the token, connect the relay, pump, and close with a code that says why."""
+        self.server.limit_time(0)
+        self.log_message("connected")
         client = self.request.socket
         with contextlib.suppress(OSError):  # a unix socket has no such option
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -131,22 +234,24 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             self._session(client)
         except Ended as end:
-            self.logger.info("%s: closed: %d %s", self.client_address[0], end.code, end.reason)
+            self.log_message("closed: %d %s", end.code, end.reason)
             close(client, end)
         except OSError as error:
-            self.logger.info("%s: connection lost: %s", self.client_address[0], error.strerror)
+            self.log_message("connection lost: %s", error.strerror)
 
     def _session(self, browser: socket.socket) -> None:
         if len(self._token) > TOKEN_MAX:
             raise Ended(BAD_TOKEN, "This token is not one of ours; ask for a new one.")
         if not self._token:
             raise Ended(NO_TOKEN, "A token is needed; open this page from your host manager.")
-        host, port = self.client_address[:2]
-        client = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        client = addresses.shown(self.client_address)
+        self.server.tell(REDEEMING)
         try:
             path, back = redeem(self.server.token_plugin.source, self._token, client, events=True)
         except RefusedError as refused:
+            self.server.tell(REFUSED)
             raise Ended(refused.close, refused.reason) from None
+        self.server.tell(REDEEMED)
         self._token = ""
         with contextlib.closing(back), socket.socket(socket.AF_UNIX) as relay:
             try:
@@ -156,5 +261,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             Pump(browser, relay, back, self.server.heartbeat).run()
 
 
-def _without_secrets(text: str) -> str:
-    return _SECRET.sub(r"\1…", text)
+def origin_of(url: str) -> str:
+    """Return a URL's origin as a browser writes it: lower case, without a default port."""
+    parts = urlsplit(url)
+    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(port)}"

@@ -54,6 +54,22 @@ def find(path: str, web: str, connect_origins: list[str]) -> tuple[str, bytes] |
         return None
 
 
+_FEATURES = (
+    "camera",
+    "clipboard-read",
+    "display-capture",
+    "geolocation",
+    "hid",
+    "microphone",
+    "midi",
+    "payment",
+    "serial",
+    "usb",
+)
+"""Of a browser, which nothing here may use, whatever a guest or a fault of ours makes the page do.
+Pasting needs none of them."""
+
+
 def headers(connect_origins: list[str]) -> list[tuple[str, str]]:
     """Return the security headers of every answer."""
     others = [*connect_origins, *(one.replace("http", "ws", 1) for one in connect_origins)]
@@ -65,7 +81,31 @@ def headers(connect_origins: list[str]) -> list[tuple[str, str]]:
     )
     return [
         ("Content-Security-Policy", policy),
+        ("Permissions-Policy", ", ".join(f"{name}=()" for name in _FEATURES)),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+        ("X-Frame-Options", "SAMEORIGIN"),  # as frame-ancestors, for older browsers
         ("X-Content-Type-Options", "nosniff"),
         ("Referrer-Policy", "no-referrer"),
         ("Cache-Control", "no-cache"),
     ]
+
+
+def plain(status: str, text: str, *more: tuple[str, str]) -> bytes:
+    """Return a whole answer that ends its connection, for where nothing parses requests.
+
+    Args:
+        status: such as ``503 Service Unavailable``.
+        text: a sentence fit to show.
+        more: headers beside those of every answer.
+    """
+    body = f"{text}\n"
+    fields = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+        *headers([]),
+        *more,
+    ]
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in fields), "", body]
+    return "\r\n".join(lines).encode()

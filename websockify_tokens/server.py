@@ -7,18 +7,20 @@ import os
 import select
 import signal
 import socket as sockets
+import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from websockify.websocketproxy import WebSocketProxy
 
-from . import ConsoleTokens
-from .handler import ConsoleRequestHandler
+from . import ConsoleTokens, pages
+from .addresses import Network
+from .handler import REDEEMED, REDEEMING, REFUSED, ConsoleRequestHandler, origin_of
+from .newcomers import Newcomers
+from .tls import Certificate
 
-HANDSHAKE = 10.0
-"""Seconds for each step of TLS and HTTP before a client is connected."""
 RECEIVE_BUFFER = 131072
 """Bytes that the kernel may keep of what a client sends (it doubles them for its own overhead).
 Left to itself it takes all that tcp_rmem allows, 6 MiB by default, of a client that is not read."""
@@ -26,10 +28,20 @@ ENDS = {signal.SIGTERM, signal.SIGINT}
 RESPITE = 0.2
 """Seconds before the next accept where the kernel has no descriptor for us, and for the request of
 a client that is turned away."""
-BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-    b"Retry-After: 5\r\n\r\nThe host cannot start another process now; try again in a while.\n"
+BUSY = pages.plain(
+    "503 Service Unavailable",
+    "The host cannot start another process now; try again in a while.",
+    ("Retry-After", "5"),
 )
+NOT_TLS = pages.plain("400 Bad Request", "This port speaks TLS: write https:// or wss://.")
+TLS_HANDSHAKE = b"\x16"
+"""The first byte of a client that speaks TLS."""
+SOCKET, CHANNEL = 3, 4
+"""Descriptors of a connection's process: its client, and the pipe to the process that accepts."""
+AGAIN = 1.0
+"""Seconds from one TimeoutError to the next, for one that was raised where it was caught."""
+COMPLAINT = 10.0
+"""Seconds between two warnings that connections make room for others."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,10 @@ class Settings:
         allowed_origins: origins of pages that may connect, beside the gateway's own.
         connect_origins: other origins that the page may connect to.
         heartbeat: seconds between pings, 0 for none; a client that answers none of three is gone.
+        handshake_timeout: seconds for a connection's TLS handshake and first request, together,
+            and for each further request.
+        max_unauthenticated: connections at most that have not redeemed a token.
+        trusted_proxies: who is believed when they say, in X-Forwarded-For, whose request it is.
     """
 
     host: str
@@ -57,6 +73,9 @@ class Settings:
     allowed_origins: list[str] = field(default_factory=list)
     connect_origins: list[str] = field(default_factory=list)
     heartbeat: float = 10.0
+    handshake_timeout: float = 10.0
+    max_unauthenticated: int = 100
+    trusted_proxies: Sequence[Network] = ()
 
 
 class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
@@ -64,28 +83,36 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
 
     Raises:
         OSError: the address cannot be bound.
+        CertificateError: the certificate or its key cannot be used.
     """
+
+    _certificate: Certificate | None = None
 
     def __init__(self, settings: Settings) -> None:
         self.web = ""
+        if settings.tls_cert:
+            log = self.get_logger()
+            self._certificate = Certificate(settings.tls_cert, settings.tls_key, log)
         self._listening = listen(settings.host, settings.port)
         super().__init__(
             ConsoleRequestHandler,
             listen_host=settings.host,
             listen_port=settings.port,
             token_plugin=ConsoleTokens(settings.source),
-            cert=settings.tls_cert,
-            key=settings.tls_key,
-            ssl_only=bool(settings.tls_cert),
             heartbeat=settings.heartbeat,
+            cert=settings.tls_cert or "none",  # of "" it says that there is one
         )
         # websockify would change into its web directory and serve what is there.
         self.web = settings.web
         self.only_upgrade = False
-        self.cert = settings.tls_cert  # websockify makes "" its working directory
         self.allowed_origins = [origin_of(one) for one in settings.allowed_origins]
         self.connect_origins = settings.connect_origins
         self.public_origin = origin_of(settings.public_url) if settings.public_url else ""
+        self.trusted_proxies = settings.trusted_proxies
+        self.handshake_timeout = settings.handshake_timeout
+        self._newcomers = Newcomers(settings.max_unauthenticated)
+        self._channels: dict[int, int] = {}  # pid of each newcomer by our end of its pipe
+        self._complained = -COMPLAINT
 
     def socket(self, *_args: Any, **_kwargs: Any) -> sockets.socket:
         """Return the listening socket: websockify's own would exit with 0 on a port in use."""
@@ -104,27 +131,65 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         """
         wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (*ENDS, signal.SIGCHLD):
+        for number in (*ENDS, signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, lambda _signal, _frame: None)
+        listening = self._listening.fileno()
         self._listening.setblocking(False)
-        poll = select.poll()
-        poll.register(wake, select.POLLIN)
-        poll.register(self._listening, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(wake, select.POLLIN)
         children: set[int] = set()
         self.started()
         while True:
-            ready = dict(poll.poll())
+            wait = self._newcomers.wait(time.monotonic())
+            self._poll.register(listening, select.POLLIN if wait == 0 else 0)
+            ready = dict(self._poll.poll(wait * 1000 + 1 if wait else None))
             if wake in ready:
-                if ENDS & set(os.read(wake, 256)):
+                signals = set(os.read(wake, 256))
+                if ENDS & signals:
                     break
+                if signal.SIGHUP in signals and self._certificate is not None:
+                    self._certificate.context()
                 _reap(children)
-            if self._listening.fileno() in ready:
+            for channel in self._channels.keys() & ready.keys():
+                self._hear(channel)
+            if listening in ready:
                 self._accept(children)
         self._listening.close()
         for pid in children:
             os.kill(pid, signal.SIGTERM)
         while children:
             children.discard(os.wait()[0])
+
+    def _hear(self, channel: int) -> None:
+        """Take what a newcomer's process says."""
+        pid = self._channels[channel]
+        said = os.read(channel, 16)[-1:]
+        if said in (REDEEMING, REFUSED):
+            self._newcomers.redeeming(pid, said == REDEEMING)
+        elif said in (REDEEMED, b""):  # or it has ended
+            self._forget(channel)
+
+    def _forget(self, channel: int) -> None:
+        self._newcomers.forget(self._channels.pop(channel))
+        self._poll.unregister(channel)
+        os.close(channel)
+
+    def _make_room(self) -> None:
+        """End the newcomer whose place the next one takes, if it needs one."""
+        displaced = self._newcomers.displaced()
+        if displaced is None:
+            return
+        pid, source = displaced
+        os.kill(pid, signal.SIGKILL)  # it is not reaped yet: the number is still its own
+        self._forget(next(one for one, owner in self._channels.items() if owner == pid))
+        now = time.monotonic()
+        if now - self._complained >= COMPLAINT:
+            self._complained = now
+            self.warn(
+                "too many connections without a session (max_unauthenticated), most of them from "
+                "%s: ending its oldest for each new one",
+                source,
+            )
 
     def _accept(self, children: set[int]) -> None:
         try:
@@ -135,43 +200,98 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
             self.warn("cannot accept a connection: %s", error.strerror)
             time.sleep(RESPITE)  # who waits is served when there is room again
             return
+        self._make_room()
+        if self._certificate is not None:
+            self._context = self._certificate.context()
         # Until the child has its own handlers: with ours it would wake us instead of ending.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-        with client:
+        with client, contextlib.ExitStack() as ours:
             try:
+                channel, told = os.pipe2(os.O_CLOEXEC)
+                ours.callback(os.close, told)
+                ours.callback(os.close, channel)
                 pid = os.fork()
             except OSError as error:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
                 self.warn("cannot start a process for a connection: %s", error.strerror)
-                if not self.cert:
-                    _turn_away(client)
+                if self._certificate is None:
+                    _turn_away(client, BUSY)
                 return
             if pid:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+                ours.pop_all()
+                os.close(told)
                 children.add(pid)
+                self._channels[channel] = pid
+                self._poll.register(channel, select.POLLIN)
+                self._newcomers.add(pid, address[0], time.monotonic())
                 return
             try:
-                self._serve(client, address)
+                self._serve(client, address, told)
             except Exception:
                 self.logger.exception("a connection failed")
             finally:
                 os._exit(0)
 
-    def _serve(self, client: sockets.socket, address: Any) -> None:
+    def _serve(self, client: sockets.socket, address: Any, told: int) -> None:
         """Serve one connection, in its own process."""
         signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGALRM, _too_late)
+        self.limit_time(self.handshake_timeout)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-        # websockify waits with select, which takes no descriptor over 1023.
-        high = client.detach()
+        # Neither is one of these numbers: the listening socket and our own pipe were opened before.
+        os.dup2(client.detach(), SOCKET)
+        os.dup2(told, CHANNEL)
         self._listening.detach()
-        os.dup2(high, 3)
-        os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-        client = sockets.socket(fileno=3)
-        client.settimeout(HANDSHAKE)
-        self.top_new_client(client, address)
+        os.closerange(CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
+        client = sockets.socket(fileno=SOCKET)
+        client.setblocking(True)
+        try:
+            self.do_handshake(client, address)
+        except self.EClose as error:
+            if str(error):
+                self.msg("%s: %s", address[0], error)
+        except TimeoutError:
+            self.msg("%s: sent no complete request in time", address[0])
+        except OSError as error:
+            self.msg("%s: connection lost: %s", address[0], error.strerror)
+
+    def do_handshake(self, sock: sockets.socket, address: Any) -> None:
+        """Do a client's TLS handshake, if there is to be one, and serve its requests."""
+        first = sock.recv(1, sockets.MSG_PEEK)
+        client = sock
+        if first and (first == TLS_HANDSHAKE) != (self._certificate is not None):
+            if self._certificate is None:
+                raise self.EClose("it speaks TLS, and there is no gateway.tls_cert")
+            _turn_away(sock, NOT_TLS)
+            raise self.EClose("it does not speak TLS")
+        if first and self._certificate is not None:
+            try:
+                client = self._context.wrap_socket(sock, server_side=True)
+            except ssl.SSLError as error:
+                why = (error.reason or "broken off").replace("_", " ").lower()
+                raise self.EClose(f"no TLS handshake: {why}") from None
+        if first:
+            self.RequestHandlerClass(client, address, self)
+
+    @staticmethod
+    def limit_time(seconds: float) -> None:
+        """Have TimeoutError raised in a connection's process after so long; 0: no more."""
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+
+    @staticmethod
+    def tell(what: bytes) -> None:
+        """Tell the process that accepts how this connection stands."""
+        with contextlib.suppress(OSError):  # it has ended, or heard the last
+            os.write(CHANNEL, what)
+
+
+def _too_late(_signal: int, _frame: object) -> None:
+    raise TimeoutError
 
 
 def _reap(children: set[int]) -> None:
@@ -182,12 +302,12 @@ def _reap(children: set[int]) -> None:
         children.discard(pid)
 
 
-def _turn_away(client: sockets.socket) -> None:
-    """Say that there is no room, after reading what it asked: unread, it would reset our answer."""
+def _turn_away(client: sockets.socket, answer: bytes) -> None:
+    """Answer after reading what it asked: unread, it would reset our answer."""
     client.settimeout(RESPITE)
     with contextlib.suppress(OSError):
         client.recv(65536)
-        client.sendall(BUSY)
+        client.sendall(answer)
 
 
 def serve(settings: Settings) -> None:
@@ -195,15 +315,9 @@ def serve(settings: Settings) -> None:
 
     Raises:
         OSError: the address cannot be bound.
+        CertificateError: the certificate or its key cannot be used.
     """
     ConsoleProxy(settings).start_server()
-
-
-def origin_of(url: str) -> str:
-    """Return a URL's origin as a browser writes it: lower case, without a default port."""
-    parts = urlsplit(url)
-    port = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
-    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(port)}"
 
 
 def listen(host: str, port: int) -> sockets.socket:
@@ -215,7 +329,7 @@ def listen(host: str, port: int) -> sockets.socket:
         sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
         sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(info[4])
-        sock.listen(128)
+        sock.listen(sockets.SOMAXCONN)  # a flood fills it last
     except OSError:
         sock.close()
         raise
