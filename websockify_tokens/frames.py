@@ -66,27 +66,29 @@ class Reader:
         self._in_message = False
         self._final = False
         self._text: codecs.IncrementalDecoder | None = None  # of a text message
-        self._broken = False
+        self._over = False
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Take what was read. What comes after a FrameError is nothing.
+        """Take what was read. What comes after a close frame or a FrameError is nothing.
 
         Raises:
             FrameError: it breaks the protocol.
         """
-        if self._broken:
+        if self._over:
             return []
         try:
             return self._feed(data)
         except FrameError:
-            self._broken = True
-            self._buffer.clear()
+            self._over = True
             raise
+        finally:
+            if self._over:
+                self._buffer.clear()
 
     def _feed(self, data: bytes) -> list[tuple[int, bytes]]:
         self._buffer += data
         found: list[tuple[int, bytes]] = []
-        while self._left or self._head(found):
+        while self._left or (not self._over and self._head(found)):
             if not self._left:  # a control frame, or one without payload
                 continue
             piece = bytes(self._buffer[: self._left])
@@ -127,6 +129,7 @@ class Reader:
             payload = _unmask(bytes(buffer[size : size + length]), mask)
             if opcode == CLOSE:
                 _check_close(payload)
+                self._over = True
             found.append((opcode, payload))
             del buffer[: size + length]
             return True

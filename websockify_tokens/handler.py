@@ -161,7 +161,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         """Answer with an error. ``message`` is passed over: it may repeat what the client sent."""
         status = HTTPStatus(code)
         self.log_message("answered %d: %s", code, explain or status.phrase)
-        super().send_error(code, None, explain)
+        super().send_error(code, None, explain and explain.removesuffix("."))  # it adds one
 
     def _refuse(self, code: HTTPStatus, explain: str) -> None:
         self.send_error(code, explain=explain)

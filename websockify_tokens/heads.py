@@ -33,7 +33,7 @@ def flaw(head: bytes) -> str | None:
     while fields and not fields[-1]:
         fields.pop()
     if not _REQUEST.fullmatch(request):
-        return "The request line is not one of HTTP/1.1 with a path."
+        return "The request line is malformed."
     names: Counter[bytes] = Counter()
     body = False
     for field in fields:

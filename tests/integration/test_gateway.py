@@ -1,64 +1,9 @@
-"""The gateway faces a network: Origins, what it serves, and what its log never holds."""
-
-import contextlib
-import re
-import socket
+"""The gateway faces a network: what it serves, what it refuses, what its log never holds."""
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from tests import stack as stacks
-
-
-def assert_attaches(stack, token, **options):
-    with stack.connect(token, **options) as terminal:
-        terminal.send(b"x")
-        terminal.read_until(b"x")
-    stack.wait_free()
-
-
-class TestOrigin:
-    @pytest.mark.parametrize(
-        "origin",
-        [
-            "http://evil.example",
-            "null",
-            "https://127.0.0.1:{port}",
-            "http://127.0.0.1",
-            "http://127.0.0.1:{port}.evil.example",
-            "http://localhost:{port}",
-        ],
-    )
-    def test_a_foreign_page_is_refused_and_the_token_is_kept(self, shared, shared_guest, origin):
-        token = shared.token(shared_guest.uuid)
-        with pytest.raises(InvalidStatus) as refused:
-            shared.connect(token, origin=origin.format(port=shared.gateway_port))
-        assert refused.value.response.status_code == 403
-        assert_attaches(shared, token, origin=f"http://127.0.0.1:{shared.gateway_port}")
-
-    def test_allowed_origins_and_public_url(self, make_stack, echo_guest):
-        stack = make_stack(
-            "supervisor",
-            "gateway",
-            gateway={
-                "listen": f"127.0.0.1:{stacks.free_port()}",
-                "public_url": "https://console.example/serial",
-                "allowed_origins": ["https://manager.example"],
-            },
-        )
-        stack.gateway_port = _port(stack)
-        for origin in ("https://console.example", "https://manager.example"):
-            assert_attaches(stack, stack.token(echo_guest.uuid), origin=origin)
-        token = stack.token(echo_guest.uuid)
-        with pytest.raises(InvalidStatus):
-            stack.connect(token, origin=f"http://127.0.0.1:{stack.gateway_port}")
-        url = stack.cli("token", echo_guest.name, "--url").stdout
-        assert url.startswith("https://console.example/serial/serial.html#token=")
-
-
-def _port(stack):
-    with open(stack.config) as file:
-        return int(re.search(r"\[gateway\]\nlisten = \"127.0.0.1:(\d+)", file.read())[1])
+from tests.raw_http import sent_raw, status_of
 
 
 class TestPages:
@@ -91,6 +36,25 @@ class TestPages:
             "/serial.html/",
             "/serial.html%00.js",
             "/websockify",
+            "///evil.example/",
+            "/\\\\evil.example",
+            "/%5c%5cevil.example",
+            "/..//evil.example",
+            "/.//evil.example",
+            "/%2f%2fevil.example",
+            "/%09/evil.example",
+            "/serial.html/../../evil.example",
+            "/./serial.html",
+            "/SERIAL.HTML",
+            "/vendor/%2e%2e/package.json",
+            "/vendor\\..\\package.json",
+            "/serial.html;x",
+            "/serial.html%3f",
+            "/web/serial.html",
+            "/mandatory.json/",
+            "/.git/config",
+            "/index.html",
+            "/favicon.ico/..",
         ],
     )
     def test_nothing_else_is(self, shared, path):
@@ -108,16 +72,61 @@ class TestPages:
         assert "content-security-policy" in headers
 
 
-def send_raw(port, data):
-    """Send bytes that need not be HTTP and read until the gateway closes."""
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as sock,
-        contextlib.suppress(ConnectionResetError, BrokenPipeError),
-    ):
-        sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
-        while sock.recv(65536):
-            pass
+GET = b"GET /serial.html HTTP/1.1\r\nHost: x\r\n"
+MALFORMED = {
+    "no HTTP": (b"\0\1\2\r\n\r\n", 400),
+    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", 400),
+    "no version": (b"GET /serial.html\r\n\r\n", 400),
+    "HTTP 2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "bad version": (b"GET / HTTP/1.x\r\n\r\n", 400),
+    "a space too many": (b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "not ASCII": ("GET /ü HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400),
+    "odd white space": (b"GET /serial.html\x85HTTP/1.1 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "lower case": (b"get /serial.html HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+    "unknown method": (b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "CONNECT": (b"CONNECT evil.example:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a body": (GET + b"Content-Length: 5\r\n\r\nGET /", 400),
+    "two lengths": (GET + b"Content-Length: 0\r\nContent-Length: 5\r\n\r\nGET /", 400),
+    "chunks": (GET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunks, hidden": (GET + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+    "expects to go on": (GET + b"Expect: 100-continue\r\n\r\n", 417),
+    "long line": (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    "long header": (GET + b"X: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+    "long in all": (GET + (b"X: " + b"x" * 500 + b"\r\n") * 40 + b"\r\n", 431),
+    "many headers": (GET + b"X: y\r\n" * 150 + b"\r\n", 431),
+    "without an end": (GET + b"X: " + b"x" * 1_000_000, 431),
+    "other WebSocket": (
+        GET + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: eA==\r\n"
+        b"Sec-WebSocket-Version: 99\r\n\r\n",
+        426,
+    ),
+    "no key": (GET + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n", 400),
+    "odd key": (
+        GET + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \xff\r\n\r\n",
+        400,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_request_is_refused_with_all_headers(shared, what):
+    data, status = MALFORMED[what]
+    answer = sent_raw(shared.gateway_port, data)
+    assert status_of(answer) == status
+    assert answer.count(b"HTTP/1.1 ") == 1, "more was read of it than one request"
+    assert b"evil" not in answer
+    log = shared.services["gateway"].logged()
+    assert "Traceback" not in log
+    assert "exception" not in log
+
+
+def test_requests_may_follow_each_other(shared):
+    page = b"GET /theme.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    answer = sent_raw(shared.gateway_port, page * 3)
+    assert answer.count(b"HTTP/1.1 200 ") == 3
+    answer = sent_raw(shared.gateway_port, page * 200)
+    assert answer.count(b"HTTP/1.1 200 ") == 100, "one connection lives for ever"
 
 
 UPGRADE = (
@@ -130,6 +139,20 @@ REQUESTS = {
     "encoded name": "GET /websockify?%74oken={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
     "encoded equals sign": "GET /websockify?token%3D{t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
     "other case": "GET /websockify?Token={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
+    "encoded twice": "GET /websockify?%2574oken={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
+    "upper case": "GET /websockify?TOKEN={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
+    "Referer": "GET /websockify HTTP/1.1\r\n"
+    + UPGRADE
+    + "Referer: http://{host}/serial.html#token={t}\r\n\r\n",
+    "absolute": "GET http://{host}/websockify?token={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
+    "path of an upgrade": "GET /{t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
+    "subprotocol alone": "GET / HTTP/1.1\r\n"
+    + UPGRADE
+    + "Sec-WebSocket-Protocol: binary\r\nSec-WebSocket-Protocol: token.{t}\r\n\r\n",
+    "host": "GET / HTTP/1.1\r\n" + UPGRADE.replace("{host}", "{t}") + "\r\n",
+    "forwarded": "GET / HTTP/1.1\r\n" + UPGRADE + "X-Forwarded-For: {t}\r\n\r\n",
+    "key": "GET / HTTP/1.1\r\n" + UPGRADE.replace("dGhl", "\xff{t}") + "\r\n",
+    "version as WebSocket": "GET / HTTP/1.1\r\n" + UPGRADE.replace("13", "{t}") + "\r\n",
     "two tokens": "GET /websockify?token=&token={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
     "subprotocol": "GET /websockify HTTP/1.1\r\n"
     + UPGRADE
@@ -174,10 +197,11 @@ def test_no_secret_is_ever_logged(make_stack, echo_guest):
     for number, (what, text) in enumerate(REQUESTS.items()):
         token = f"SECRET{number:02}" + "s" * 35
         secrets[token] = what
-        send_raw(stack.gateway_port, text.format(t=token, host=host).encode())
+        answer = sent_raw(stack.gateway_port, text.format(t=token, host=host).encode())
+        assert token.encode() not in answer, what
     real = stack.token(echo_guest.uuid)
     secrets[real] = "real token, encoded name"
-    send_raw(stack.gateway_port, REQUESTS["encoded name"].format(t=real, host=host).encode())
+    sent_raw(stack.gateway_port, REQUESTS["encoded name"].format(t=real, host=host).encode())
 
     for number, line in enumerate(
         [
@@ -191,7 +215,7 @@ def test_no_secret_is_ever_logged(make_stack, echo_guest):
     ):
         token = f"SECRETA{number}" + "s" * 35
         secrets[token] = f"api {line!r}"
-        send_raw(stack.api_port, line.format(t=token).encode())
+        sent_raw(stack.api_port, line.format(t=token).encode())
     for op in ("redeem", "SECRETB1"):
         answer = stacks.request(stack.redeem_path, {"v": 1, "op": op, "token": "SECRETB1"})
         assert not answer["ok"]

@@ -214,3 +214,10 @@ def test_a_reason_fits_and_is_not_cut_within_a_word(reason: str) -> None:
     assert text == reason or reason.startswith(text.removesuffix("…"))
     if " " in reason and text != reason:
         assert reason[len(text) - 1] == " "
+
+
+def test_what_comes_after_a_close_is_nothing() -> None:
+    reader = frames.Reader()
+    assert reader.feed(masked(frames.CLOSE, b"") + b"\xff" * 100) == [(frames.CLOSE, b"")]
+    assert reader.feed(masked(frames.BINARY, b"x")) == []
+    assert len(reader._buffer) == 0
