@@ -143,6 +143,25 @@ def test_the_page_says_that_a_link_works_once(shared, linux_guest, page):
     expect(page.locator("#advice")).to_contain_text("works once")
 
 
+def test_the_token_is_in_no_address_that_is_asked_for(shared, shared_guest, page):
+    """Nor in a header such as Referer: it would be in the logs of every proxy on the way."""
+    asked = []
+
+    def note(request):
+        sent = request.url.partition("#")[0]  # what comes after it a browser sends to nobody
+        asked.append(f"{sent} {request.headers}")
+
+    page.on("request", note)
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    token = shared.rest("POST", f"/v1/guests/{shared_guest.uuid}/tokens", {})[1]
+    page.goto(token["page_url"])
+    expect(status(page)).to_have_attribute("data-state", "connected")
+    assert any(one.endswith("/websockify") for one in asked)
+    assert not [one for one in asked if token["token"] in one]
+    page.close()
+    shared.wait_free()
+
+
 def test_the_page_answers_the_guest_now_and_nothing_that_it_asked_before(
     shared, shared_guest, page
 ):

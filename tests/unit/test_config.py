@@ -52,6 +52,18 @@ def test_a_user_gets_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("[gateway]\nlisten = '6083'", ["6083", "host:port"]),
         ("[gateway]\nlisten = '127.0.0.1:66000'", ["66000", "host:port"]),
         ("[gateway]\ntls_cert = 'c'", ["tls_key", "both"]),
+        ("[gateway]\ntrusted_proxies = ['10.0.0.1/8']", ["gateway.trusted_proxies", "10.0.0.1/8"]),
+        ("[gateway]\ntrusted_proxies = ['proxy']", ["gateway.trusted_proxies", "proxy"]),
+        ("[gateway]\nhandshake_timeout = 0", ["line 2", "gateway.handshake_timeout"]),
+        ("[gateway]\nmax_unauthenticated = 0", ["line 2", "gateway.max_unauthenticated"]),
+        ("[gateway]\nallowed_origins = ['null']", ["gateway.allowed_origins", '"null"']),
+        ("[gateway]\nallowed_origins = ['*']", ["gateway.allowed_origins", '"*"']),
+        (
+            "[gateway]\nallowed_origins = ['https://x/']",
+            ["gateway.allowed_origins", '"https://x/"'],
+        ),
+        ("[gateway]\nconnect_origins = ['https://x; x']", ["gateway.connect_origins", "; x"]),
+        ("[gateway]\npublic_url = 'https://a@b'", ["gateway.public_url", "a@b"]),
         ("[gateway]\npublic_url = 'host.example'", ["public_url", "https://"]),
         ("[session]\nescape = 'q'", ["x.toml", "escape", "ctrl-q"]),
     ],
@@ -67,6 +79,18 @@ def test_a_mistake_is_named_with_its_place(text: str, words: list[str]) -> None:
 def test_listening_elsewhere_is_possible_on_purpose() -> None:
     for text in ("insecure = true", 'tls_cert = "c"\ntls_key = "k"'):
         config.parse(f'{PATHS}[gateway]\nlisten = "0.0.0.0:443"\n{text}', "x.toml")
+
+
+def test_proxies_and_origins() -> None:
+    gateway = config.parse(
+        f'{PATHS}[gateway]\ntrusted_proxies = ["::1", "10.0.0.0/8"]\n'
+        'allowed_origins = ["https://a.example:8443", "http://[::1]:80"]',
+        "x.toml",
+    ).gateway
+    assert [str(one) for one in config.networks(gateway.trusted_proxies)] == [
+        "::1/128",
+        "10.0.0.0/8",
+    ]
 
 
 @pytest.mark.parametrize("data", [None, b"\xff"])
