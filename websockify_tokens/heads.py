@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-HEAD_MAX = 16384
-"""Bytes of a whole head; browsers send some 1 KiB, and cookies of a host manager beside."""
+HEAD_MAX = 32768
+"""Bytes of a whole head, as nginx has it; browsers send 1 KiB, and a host manager's cookies."""
 _REQUEST = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ /[!-~]* HTTP/1\.[01]")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")

@@ -91,9 +91,9 @@ MALFORMED = {
     "chunks": (GET + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     "chunks, hidden": (GET + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
     "expects to go on": (GET + b"Expect: 100-continue\r\n\r\n", 417),
-    "long line": (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
-    "long header": (GET + b"X: " + b"x" * 20_000 + b"\r\n\r\n", 431),
-    "long in all": (GET + (b"X: " + b"x" * 500 + b"\r\n") * 40 + b"\r\n", 431),
+    "long line": (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    "long header": (GET + b"X: " + b"x" * 40_000 + b"\r\n\r\n", 431),
+    "long in all": (GET + (b"X: " + b"x" * 500 + b"\r\n") * 80 + b"\r\n", 431),
     "many headers": (GET + b"X: y\r\n" * 150 + b"\r\n", 431),
     "without an end": (GET + b"X: " + b"x" * 1_000_000, 431),
     "other WebSocket": (
