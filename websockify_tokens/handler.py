@@ -52,8 +52,6 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
     client_address: tuple[str, int]
     server_version = "serial-console"
     sys_version = ""
-    default_request_version = "HTTP/1.0"
-    """Of a request that names none: 0.9 would have answers without headers."""
 
     # ---- requests
 
@@ -150,7 +148,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         self.logger.info("%s: %s", self.client_address[0], format % args)
 
     def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        """Log nothing: the base's messages repeat what the client sent, maybe a token."""
+        """Log nothing: what is to be said ``send_error`` has said, without what the client sent."""
 
     def send_error(
         self,

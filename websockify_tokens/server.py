@@ -131,7 +131,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         """
         wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in (*ENDS, signal.SIGCHLD, signal.SIGHUP):
+        renew = {signal.SIGHUP} if self._certificate is not None else set()
+        for number in {signal.SIGCHLD} | ENDS | renew:
             signal.signal(number, lambda _signal, _frame: None)
         listening = self._listening.fileno()
         self._listening.setblocking(False)
@@ -147,7 +148,7 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
                 signals = set(os.read(wake, 256))
                 if ENDS & signals:
                     break
-                if signal.SIGHUP in signals and self._certificate is not None:
+                if self._certificate is not None and signal.SIGHUP in signals:
                     self._certificate.context()
                 _reap(children)
             for channel in self._channels.keys() & ready.keys():
@@ -241,7 +242,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if self._certificate is not None:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         # Neither is one of these numbers: the listening socket and our own pipe were opened before.
         os.dup2(client.detach(), SOCKET)

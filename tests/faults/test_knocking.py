@@ -12,9 +12,12 @@ import pytest
 
 from tests import certs, rig
 from tests.stack import descendants, http
+from websockify_tokens.newcomers import GRACE
 
 CAP = 100
 ATTACKERS = 300
+ENOUGH = 8.0
+"""Seconds of a test that nobody puts an end to."""
 LOCAL = "127.0.0.1"
 ELSEWHERE = "127.0.0.2"
 
@@ -151,13 +154,41 @@ def test_all_who_have_tokens_come_at_once(make_stack, make_guest):
     stack.wait_free()
 
 
+def test_who_waits_for_libvirt_with_a_token_makes_room_for_nobody(make_stack, make_guest, libvirtd):
+    stack = make_stack("supervisor", "gateway", gateway={"max_unauthenticated": 3})
+    tokens = [stack.token(make_guest("echo").uuid, ttl=60) for _ in range(3)]
+    libvirtd.freeze()
+    thawed = False
+    try:
+        with contextlib.ExitStack() as clients:
+            waiting = [clients.enter_context(stack.connect(token)) for token in tokens]
+            stack.wait_sessions(*["starting"] * 3)
+            for _ in range(5):
+                sock = clients.enter_context(socket.create_connection((LOCAL, stack.gateway_port)))
+                sock.sendall(b"GET /")
+            time.sleep(3 * GRACE)  # in which they would be ended
+            assert children(stack) == 3
+            libvirtd.thaw()
+            thawed = True
+            for terminal in waiting:
+                terminal.send(b"x")
+                terminal.read_until(b"x")
+            assert rig.eventually(lambda: children(stack) == 3 + 3)
+        stack.wait_free()
+    finally:
+        if not thawed:
+            libvirtd.thaw()
+
+
 def trickled(sock, first, byte, pause=0.1):
     """Send bytes one at a time; return after how many seconds the gateway has closed."""
     with sock:
         began = time.monotonic()
         with contextlib.suppress(ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
             sock.sendall(first)
-            while not select.select([sock], [], [], pause)[0] or sock.recv(65536):
+            while time.monotonic() - began < ENOUGH:
+                if select.select([sock], [], [], pause)[0] and not sock.recv(65536):
+                    break
                 sock.sendall(byte)
         return time.monotonic() - began
 
