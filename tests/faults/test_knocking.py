@@ -97,12 +97,13 @@ def children(stack):
 @pytest.mark.parametrize("source", [ELSEWHERE, LOCAL])
 def test_who_has_a_token_gets_in_past_hundreds_who_have_none(stack, make_guest, source):
     guests = [make_guest("echo") for _ in range(2)]
+    gateway = psutil.Process(stack.pid("gateway"))
+    fds = gateway.num_fds()
     with stack.open(guests[0].uuid) as before:
         (session,) = stack.wait_sessions("connected")
-        gateway = psutil.Process(stack.pid("gateway"))
-        fds, memory = gateway.num_fds(), gateway.memory_info().rss
+        memory = gateway.memory_info().rss
         with SlowLoris(stack.gateway_port, source) as attack:
-            assert rig.eventually(lambda: attack.thrown_out > 2 * CAP, 20)
+            assert rig.eventually(lambda: attack.thrown_out > CAP, 60)
             began, cpu = time.monotonic(), sum(gateway.cpu_times()[:2])
             most, waits = 0, []
             for number in range(3):
