@@ -69,7 +69,10 @@ class Redeem(Message, tag="redeem"):
 
 
 class Issue(Message, tag="issue"):
-    """Make a token. Fields as in REST; None means the configured default."""
+    """Make a token. Fields as in REST; None means the configured default.
+
+    ``by``: who asks, for the audit log; ``key``: with which API key, "" for none.
+    """
 
     guest: str
     user: str = ""
@@ -82,12 +85,24 @@ class Issue(Message, tag="issue"):
     escape: str | None = None
     client_address: str | None = None
     resume: int = 0
+    by: str = ""
+    key: str = ""
 
 
 class Revoke(Message, tag="revoke"):
     """Make a token useless and end the session that it opened."""
 
     id: str
+    by: str = ""
+    key: str = ""
+
+
+class RevokeKey(Message, tag="revoke_key"):
+    """Make the unused tokens of an API key useless; ``close``: end its sessions too."""
+
+    key: str
+    close: bool = False
+    by: str = ""
 
 
 class ListGuests(Message, tag="guests"):
@@ -115,18 +130,58 @@ class GetSession(Message, tag="session"):
 
 
 class Close(Message, tag="close"):
-    """End a session, or all of them; ``by`` is who asked, for the person at the terminal."""
+    """End a session, or all of them; ``by`` or ``key`` is told to the person at the terminal."""
 
     id: str | None = None
     by: str = ""
+    key: str = ""
 
 
 class Health(Message, tag="health"):
     """Ask how things are."""
 
 
+class Audit(Message, tag="audit"):
+    """Write down what only the API or the command line knows.
+
+    Attributes:
+        key: the API key's name.
+        by: who, where that is no key.
+        source: where it came from, where nobody is known.
+        method, route, status: of a request; the route is a template, without what was asked for.
+        left_out: events before this one that could not be told.
+    """
+
+    event: Literal[
+        "api_request", "api_unauthorized", "api_forbidden", "api_rate_limited", "key_added"
+    ]
+    key: str = ""
+    by: str = ""
+    source: str = ""
+    method: str = ""
+    route: str = ""
+    status: int = 0
+    left_out: int = 0
+
+
+class AuditHead(Message, tag="audit_head"):
+    """Ask for the number and hash of the audit file's last line."""
+
+
 Redeeming = Redeem
-Administering = Issue | Revoke | ListGuests | GetGuest | ListSessions | GetSession | Close | Health
+Administering = (
+    Issue
+    | Revoke
+    | RevokeKey
+    | ListGuests
+    | GetGuest
+    | ListSessions
+    | GetSession
+    | Close
+    | Health
+    | Audit
+    | AuditHead
+)
 
 
 # ---- things described
@@ -186,6 +241,7 @@ class SessionInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     gateway_uid: int
     token_id: str
     resume: Resume | None = None
+    key: str = ""
 
 
 # ---- supervisor -> relay
@@ -246,11 +302,12 @@ class Opened(Message, tag="opened"):
 
 
 class Closed(Message, tag="closed", kw_only=True):
-    """A session is over."""
+    """A session is over; ``taker``: the session that has taken it over."""
 
     code: int
     reason: str
     client: ClientInfo
+    taker: str = ""
 
 
 class Report(Message, tag="report"):

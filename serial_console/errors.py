@@ -16,12 +16,14 @@
     ├── NoSuchToken                 no_such_token          404   4404   1
     ├── InUse                       in_use                 409   4409   1
     ├── LimitReached                limit_reached          429   4429   1
+    ├── RateLimited                 rate_limited           429   4429   1
     ├── Unavailable                 unavailable            503   4503   1
     │   ├── SupervisorUnavailable   supervisor_unavailable 503   4503   1
     │   └── LibvirtUnavailable      libvirt_unavailable    503   4503   1
     │       └── LibvirtDenied       libvirt_denied         503   4503   1
     ├── RelayLost                   relay_lost             502   4412   1
     ├── Closed                      closed                 410   4411   1
+    ├── AuditBroken                 audit_broken           500   4503   1
     ├── ConfigError                 config_error           500   4503   1
     └── SetupError                  setup_error            500   4503   1
 
@@ -163,6 +165,18 @@ class LimitReached(ConsoleError):
     close = CloseCode.LIMIT
 
 
+class RateLimited(ConsoleError):
+    """Too many requests of one caller; ``retry_after``: seconds until the next may succeed."""
+
+    code = "rate_limited"
+    http = 429
+    close = CloseCode.LIMIT
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class Unavailable(ConsoleError):
     """Something that is needed does not answer now."""
 
@@ -205,6 +219,12 @@ class Closed(ConsoleError):
     close = CloseCode.CLOSED
 
 
+class AuditBroken(ConsoleError):
+    """An audit log is not as it was written."""
+
+    code = "audit_broken"
+
+
 class ConfigError(ConsoleError):
     """The configuration is wrong."""
 
@@ -235,6 +255,20 @@ def from_wire(code: str, message: str) -> ConsoleError:
         message: its sentence.
     """
     return _BY_CODE.get(code, ConsoleError)(message)
+
+
+def for_the_person(error: ConsoleError) -> ConsoleError:
+    """Return a relay's failure in words for the person at the terminal: no paths, no URIs, and
+    nothing that only the operator can do. The log has it in full."""
+    if isinstance(error, NoSuchGuest):
+        return NoSuchGuest("This guest no longer exists on this host.")
+    if isinstance(error, LibvirtUnavailable):
+        return LibvirtUnavailable("libvirt on the host does not answer; try again in a while.")
+    if isinstance(error, SetupError):
+        return Unavailable(
+            "The host cannot open this console now; its operator finds why in the log."
+        )
+    return error
 
 
 def os_reason(error: OSError) -> str:
