@@ -1,26 +1,34 @@
-"""The gate in front of REST: who asks, how much may be sent, and what the log says of it."""
+"""The gate in front of REST: who asks, how often and how much, and what the log says of it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import problems
-from .errors import ConfigError, ConsoleError, Unauthorized, Unavailable
+from . import control, problems
+from .errors import ConfigError, ConsoleError, Forbidden, RateLimited, Unauthorized, Unavailable
 from .keys import Grant, Ring
+from .rate import Buckets
 
 BODY_MAX = 16384
 """Bytes of a request's body."""
 BODY_TIMEOUT = 10.0
 """Seconds within which a request's body must have come."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What is logged as it came; another one may be anything."""
 OPEN_PATHS = frozenset({"/healthz"})
 """What needs no key."""
+
+_Event = Literal["api_request", "api_unauthorized", "api_forbidden", "api_rate_limited"]
 
 log = logging.getLogger("api")
 
@@ -30,25 +38,45 @@ class Gate:
 
     It leaves percent-encoding in the path, so that a guest's name with ``/`` stays one segment;
     puts the caller's Grant into ``request.state.grant``; and logs each request by its route's
-    template, never by its path or query, where someone may have put a secret.
+    template, never by its path or query or a method that is none: there may be a secret in these.
+
+    Every caller has its own rate. Who has no good key has the one of their address: it bounds what
+    they cost us, and cannot keep out a good key of the same address, since the key is looked at
+    first. (Guessing is no matter of speed: a key has 256 random bits.)
 
     Args:
         app: the application behind the gate.
         ring: the API keys.
         uids: users who need no key where ``request.state.peer`` names them (api.sock).
+        rate: requests a second of one caller; 0: no limit.
+        tell: has an event written into the audit log.
+        clock: seconds on a monotonic clock.
     """
 
-    def __init__(self, app: ASGIApp, ring: Ring, uids: Collection[int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        ring: Ring,
+        uids: Collection[int],
+        rate: float,
+        tell: Callable[[control.Audit], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
         self._ring = ring
         self._uids = frozenset(uids)
+        self._rate = rate
+        self._tell = tell
+        self._known = Buckets(rate, clock)
+        self._strangers = Buckets(rate, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
         status = 0
-        who = "-"
+        grant: Grant | None = None
+        limited = quiet = False  # too fast; one of many such
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -60,14 +88,19 @@ class Gate:
         scope["path"] = _one_segment_a_name(scope["raw_path"])
         state = scope.setdefault("state", {})
         try:
-            if scope["path"] not in OPEN_PATHS:
-                state["grant"] = self._grant(scope)
-                who = state["grant"].name
+            if scope["path"] in OPEN_PATHS:
+                self._limit(self._strangers, f"open {_source(scope)}")
+            else:
+                grant = state["grant"] = self._grant(scope)
+                self._limit(self._known, grant.name)
             body = await _body(receive)
             if isinstance(body, bytes):
                 await self._app(scope, _replayed(body, receive), watched)
             elif body is not None:
                 await body(scope, receive, watched)
+        except _TooFast as error:
+            limited, quiet = True, not error.first
+            await problems.of_error(error)(scope, receive, watched)
         except ConsoleError as error:
             await problems.of_error(error)(scope, receive, watched)
         except Exception as error:  # noqa: BLE001 - the last one who can answer and log
@@ -78,11 +111,53 @@ class Gate:
             if not status:
                 await problems.unexpected()(scope, receive, watched)
         finally:
-            route = getattr(scope.get("route"), "path", "(no route)")
-            log.info("%s %s: %d, asked by %s", scope["method"], route, status, who)
+            if not quiet:
+                self._note(scope, grant, status, limited=limited)
+
+    def _note(self, scope: Scope, grant: Grant | None, status: int, *, limited: bool) -> None:
+        """Put a request into the log and the audit log."""
+        route = getattr(scope.get("route"), "path", "(no route)")
+        method = scope["method"] if scope["method"] in METHODS else "(other)"
+        who = grant.name if grant else "-"
+        log.info("%s %s: %d, asked by %s", method, route, status, who)
+        if scope["path"] in OPEN_PATHS:
+            return
+        event: _Event = "api_request" if grant else "api_unauthorized"
+        if limited:
+            event = "api_rate_limited"
+        elif grant and status == Forbidden.http:
+            event = "api_forbidden"
+        self._tell(
+            control.Audit(
+                event=event,
+                key=grant.key if grant else "",
+                by=grant.login if grant else "",
+                source=_source(scope),
+                method=method,
+                route=route,
+                status=status,
+            )
+        )
+
+    def _limit(self, buckets: Buckets, name: str) -> None:
+        """Count one request. Raises RateLimited."""
+        wait = buckets.take(name)
+        if wait:
+            raise _TooFast(
+                f"more than {self._rate:g} requests a second (api.rate); wait, then try again",
+                retry_after=math.ceil(wait),
+                first=buckets.first(name),
+            )
 
     def _grant(self, scope: Scope) -> Grant:
-        """Say who asks. Raises Unauthorized, or Unavailable where the keys are broken."""
+        """Say who asks. Raises Unauthorized, RateLimited, or Unavailable where keys are broken."""
+        try:
+            return self._found(scope)
+        except Unauthorized:
+            self._limit(self._strangers, _source(scope))
+            raise
+
+    def _found(self, scope: Scope) -> Grant:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
         if header is None:
             peer = scope["state"].get("peer")
@@ -106,6 +181,23 @@ class Gate:
                 "this API key is unknown or revoked; make one with 'serial-console key add'"
             )
         return key
+
+
+class _TooFast(RateLimited):
+    """``first``: since this caller was last served."""
+
+    def __init__(self, message: str, retry_after: int, *, first: bool) -> None:
+        super().__init__(message, retry_after)
+        self.first = first
+
+
+def _source(scope: Scope) -> str:
+    """Return where a request comes from: an address, or a user on api.sock."""
+    peer = scope.get("state", {}).get("peer")
+    if peer is not None:
+        return f"uid {peer.uid}"
+    client = scope.get("client")
+    return str(client[0]) if client else "-"
 
 
 def _one_segment_a_name(raw: bytes) -> str:

@@ -22,6 +22,7 @@ from .channel import peer_of
 from .config import Config, Paths, address
 from .errors import SetupError, os_reason
 from .listener import Listener, make_directory
+from .reporter import Reporter
 
 STOP_TIMEOUT = 3
 """Seconds that requests have to finish when the server ends."""
@@ -42,7 +43,9 @@ def serve(config: Config) -> int:
     if not keys.load(config.api.keys):
         log.warning("there is no API key yet; make one with 'serial-console key add NAME'")
     ring = keys.Ring(config.api.keys)
-    app = access.Gate(api.build(config), ring, {0, os.geteuid(), *config.api.peer_uids})
+    reporter = Reporter(config.paths.admin)
+    uids = {0, os.geteuid(), *config.api.peer_uids}
+    app = access.Gate(api.build(config), ring, uids, config.api.rate, reporter.tell)
     # The port first: that another API has it keeps us from touching that one's socket.
     with _tcp(config.api.listen) as port, _local(config.paths) as local:
         # http is h11's: it lets us reach the transport, and with it who is at the other end.
@@ -62,7 +65,9 @@ def serve(config: Config) -> int:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         host, number = port.getsockname()[:2]
         log.info("listening on %s port %d and %s", host, number, config.paths.api_socket)
+        reporter.start()
         asyncio.run(server.serve_until_told([port, local]))
+    reporter.close()
     log.info("ended")
     if threading.active_count() > 1:
         # A thread still waits for the supervisor's answer to a request that is gone. Python would

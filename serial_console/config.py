@@ -74,11 +74,12 @@ class Gateway(Section, frozen=True):
 
 
 class Api(Section, frozen=True):
-    """``[api]``: where the host manager connects."""
+    """``[api]``: where the host manager connects. ``rate``: requests a second of one caller."""
 
     listen: str = "127.0.0.1:6084"
     keys: str = ""
     peer_uids: list[Count] = []
+    rate: Count = 20
 
 
 class Tokens(Section, frozen=True):
@@ -111,10 +112,11 @@ class Limits(Section, frozen=True):
 
 
 class Log(Section, frozen=True):
-    """``[log]``: how much and how."""
+    """``[log]``: how much and how; ``audit``: the file of the audit log, ``""`` for none."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+    audit: str = ""
 
 
 class Config(Section, frozen=True):
@@ -265,6 +267,11 @@ def _completed(config: Config, path: str) -> Config:
             raise ConfigError(
                 f'gateway.public_url is "{config.gateway.public_url}"; '
                 'write the URL that browsers use, such as "https://host.example/console"'
+            )
+        if config.log.audit and not os.path.isabs(config.log.audit):
+            raise ConfigError(
+                f'log.audit is "{config.log.audit}"; write a whole path, '
+                'such as "/var/log/serial-console/audit.log"'
             )
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

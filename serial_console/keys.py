@@ -48,6 +48,16 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it covers every guest there is or may be."""
         return "*" in self.guests
 
+    @property
+    def login(self) -> str:
+        """Who asks, where that is no key."""
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """The key that asks, or ""."""
+        return ""
+
     def covers(self, guest: str) -> bool:
         """Whether it is good for the guest of this name (never a UUID)."""
         return any(fnmatchcase(guest, glob) for glob in self.guests)
@@ -58,6 +68,16 @@ class Key(Grant, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     sha256: str
     created: str
+
+    @property
+    def login(self) -> str:
+        """Nobody: a key asks."""
+        return ""
+
+    @property
+    def key(self) -> str:
+        """The key that asks."""
+        return self.name
 
 
 def add(path: str, name: str, guests: Sequence[str] = ("*",), mode: str = "rw") -> str:
@@ -133,18 +153,25 @@ class Ring:
 
     def find(self, secret: str) -> Key | None:
         """Return the key of this secret, or None. Raises ConfigError as load() does."""
+        wanted = _hash(secret)
+        found = None
+        for key in self._current():  # all of them, so that time tells nothing of where it stands
+            if hmac.compare_digest(key.sha256, wanted):
+                found = key
+        return found
+
+    def holds(self, key: Key) -> bool:
+        """Whether a key that was found is still good for the same. Raises ConfigError as load()."""
+        return key in self._current()
+
+    def _current(self) -> list[Key]:
         try:
             now = _identity(os.stat(self._path))
         except OSError:
             now = None
         if now is None or now != self._seen:
             self._keys, self._seen = _read(self._path)
-        wanted = _hash(secret)
-        found = None
-        for key in self._keys:  # all of them, so that time tells nothing of where it stands
-            if hmac.compare_digest(key.sha256, wanted):
-                found = key
-        return found
+        return self._keys
 
 
 def _hash(secret: str) -> str:

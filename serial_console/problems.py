@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,9 +12,11 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from .errors import ConsoleError, Unauthorized
+from .errors import ConsoleError, RateLimited, Unauthorized
 
 MEDIA_TYPE = "application/problem+json"
+NAME_MAX = 32
+"""Characters of a field's name; a longer one is no mistyped name, and perhaps a secret."""
 
 _SCHEMA = {
     "type": "object",
@@ -68,6 +70,8 @@ def of_error(error: ConsoleError) -> JSONResponse:
     headers = None
     if isinstance(error, Unauthorized):
         headers = {"WWW-Authenticate": 'Bearer realm="serial-console"'}
+    elif isinstance(error, RateLimited):
+        headers = {"Retry-After": str(error.retry_after)}
     return problem(error.http, error.code, str(error), headers)
 
 
@@ -93,10 +97,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Without pydantic's "input": what was sent may hold a secret.
-        wrong = [
-            {"field": ".".join(map(str, one["loc"][1:])), "message": one["msg"]}
-            for one in error.errors()
-        ]
+        wrong = [{"field": _field(one["loc"]), "message": one["msg"]} for one in error.errors()]
         detail = "; ".join(f"{one['field'] or 'body'}: {one['message']}" for one in wrong)
         return problem(422, "bad_request", f"the request is wrong: {detail}", errors=wrong)
 
@@ -110,6 +111,12 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _field(place: Sequence[str | int]) -> str:
+    """Name a field, where it is of a length that a name may have."""
+    name = ".".join(map(str, place[1:]))
+    return name if len(name) <= NAME_MAX else "(a long name)"
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

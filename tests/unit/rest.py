@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from serial_console import access, api, keys
+from serial_console import access, api, control, keys
 from serial_console.config import Config
 
 from .. import fakes
@@ -23,8 +23,16 @@ class Rest:
         self.config = config
         self.supervisor = supervisor
         self.app: FastAPI = api.build(config)
-        self.gate = access.Gate(self.app, keys.Ring(config.api.keys), {0})
+        self.told: list[control.Audit] = []
+        self.now = 0.0
+        self.gate = self.gated()
         self.secret = keys.add(config.api.keys, "all")
+
+    def gated(self, rate: float = 0) -> access.Gate:
+        """The application behind a gate that is asked by ``ask`` from now on."""
+        ring = keys.Ring(self.config.api.keys)
+        self.gate = access.Gate(self.app, ring, {0}, rate, self.told.append, lambda: self.now)
+        return self.gate
 
     def key(self, name: str, *globs: str, mode: str = "rw") -> str:
         return keys.add(self.config.api.keys, name, globs, mode)

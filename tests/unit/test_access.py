@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from serial_console import control, keys
+from serial_console import control, keys, rate, reporter
 
-from .. import fakes
+from .. import fakes, rig
 from .rest import Rest, problem
 
 
@@ -132,3 +132,152 @@ def test_a_read_only_key(rest: Rest) -> None:
     problem(rest.ask("DELETE", "/v1/sessions/s-db", key), 403, "forbidden")
     problem(rest.ask("DELETE", "/v1/tokens/t-db", key), 403, "forbidden")
     assert rest.supervisor.asked(control.Close) == rest.supervisor.asked(control.Revoke) == 0
+
+
+def test_a_read_only_key_in_nova_s_shape(rest: Rest) -> None:
+    asked = {"remote_console": {"protocol": "serial", "type": "serial"}}
+    path = "/v1/guests/web-1/remote-consoles"
+    assert rest.ask("POST", path, rest.key("watch", "*", mode="ro"), json=asked).is_success
+    assert rest.supervisor.last(control.Issue).mode == "ro"
+    problem(rest.ask("POST", path, rest.key("db", "db"), json=asked), 404, "no_such_guest")
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "covered"),
+    [
+        ("web-*", "WEB-1", False),
+        ("web-[12]", "web-1", True),
+        ("web-[12]", "web-[12]", False),
+        ("web-[[]12]", "web-[12]", True),
+        ("web-?", "web-12", False),
+        ("*", "any/../thing", True),
+        ("web-*", "web-\n", True),
+        ("web", "web\n", False),
+    ],
+)
+def test_globs_hold_for_issuing(rest: Rest, glob: str, name: str, covered: bool) -> None:
+    rest.supervisor.guests = [fakes.guest(name)]
+    key = rest.key("some", glob)
+    for asked in name, rest.supervisor.guests[0]["uuid"]:
+        answer = rest.issue(asked, key)
+        if covered:
+            assert answer.status_code == 201
+        else:
+            problem(answer, 404, "no_such_guest")
+
+
+@pytest.mark.parametrize("change", ["revoked", "made anew", "narrowed", "broken"])
+def test_a_key_that_is_revoked_while_its_token_is_made_gets_none(rest: Rest, change: str) -> None:
+    path = rest.config.api.keys
+    key = rest.key("web", "*")
+    answers = rest.supervisor._issue
+
+    def meanwhile(request: control.Issue) -> dict[str, Any]:
+        if change == "broken":
+            with open(path, "a") as file:
+                file.write("broken\n")
+        elif change == "narrowed":
+            with open(path) as file:
+                text = file.read()
+            with open(path, "w") as file:
+                file.write(
+                    text.replace('"name":"web","guests":["*"]', '"name":"web","guests":["d"]')
+                )
+        else:
+            keys.revoke(path, "web")
+        if change == "made anew":
+            keys.add(path, "web")
+        return answers(request)
+
+    rest.supervisor._issue = meanwhile  # type: ignore[method-assign]
+    problem(rest.issue("db", key), 401, "unauthorized")
+    assert rest.supervisor.tokens == {}
+
+
+# ---- how often
+
+
+def test_each_caller_has_a_rate_of_its_own(rest: Rest) -> None:
+    rest.gated(rate=2)
+    other = rest.key("other", "*")
+    for _ in range(4):
+        assert rest.ask("GET", "/v1/guests").status_code == 200
+    answer = rest.ask("GET", "/v1/guests")
+    assert "api.rate" in problem(answer, 429, "rate_limited")
+    assert answer.headers["retry-after"] == "1"
+    assert rest.ask("GET", "/v1/guests", other).status_code == 200
+    rest.now += 0.5
+    assert rest.ask("GET", "/v1/guests").status_code == 200
+    problem(rest.ask("GET", "/v1/guests"), 429, "rate_limited")
+
+
+def test_who_guesses_is_slowed_and_keeps_no_good_key_out(rest: Rest) -> None:
+    rest.gated(rate=2)
+    for _ in range(4):
+        problem(rest.ask("GET", "/v1/guests", "wrong"), 401, "unauthorized")
+    for _ in range(20):
+        problem(rest.ask("GET", "/v1/guests", "wrong"), 429, "rate_limited")
+        problem(rest.ask("GET", "/v1/guests", key=None), 429, "rate_limited")
+    assert rest.ask("GET", "/v1/guests").status_code == 200
+    assert rest.ask("GET", "/healthz", key=None).status_code == 200
+    events = [(one.event, one.key, one.status) for one in rest.told]
+    assert events == [
+        *[("api_unauthorized", "", 401)] * 4,
+        ("api_rate_limited", "", 429),
+        ("api_request", "all", 200),
+    ]
+
+
+def test_no_rate_is_no_limit(rest: Rest) -> None:
+    rest.gated(rate=0)
+    assert {rest.ask("GET", "/v1/guests", "wrong").status_code for _ in range(100)} == {401}
+
+
+def test_buckets_are_bounded_and_refill_to_the_brim_only() -> None:
+    now = 0.0
+    buckets = rate.Buckets(10, lambda: now)
+    for number in range(5 * rate.NAMES):
+        assert buckets.take(f"{number}") == 0
+    assert len(buckets) == rate.NAMES
+    now = 1e6
+    taken = [buckets.take("0") for _ in range(21)]
+    assert taken[:20] == [0.0] * 20
+    assert taken[20] == pytest.approx(0.1)
+
+
+# ---- what is told to the audit log
+
+
+def test_every_use_of_a_key_is_told_without_what_was_asked_for(rest: Rest) -> None:
+    key = rest.key("watch", "web-*", mode="ro")
+    rest.ask("GET", "/v1/guests/db?key=s3cret", key)
+    rest.ask("DELETE", "/v1/sessions/s3cret", key)
+    rest.ask("GET", "/s3cret", key)
+    rest.ask("GET", "/healthz", key=None)
+    rest.ask("S" * 5000, "/v1/guests", "s3cret")
+    assert "s3cret" not in str(rest.told)
+    assert [(one.event, one.key, one.method, one.route, one.status) for one in rest.told] == [
+        ("api_request", "watch", "GET", "/v1/guests/{guest}", 404),
+        ("api_forbidden", "watch", "DELETE", "/v1/sessions/{id}", 403),
+        ("api_request", "watch", "GET", "(no route)", 404),
+        ("api_unauthorized", "", "(other)", "(no route)", 401),
+    ]
+    assert rest.told[0].source == "127.0.0.1"
+
+
+def test_a_supervisor_that_hangs_or_is_gone_costs_events_and_nothing_else(run_dir: str) -> None:
+    path = f"{run_dir}/admin.sock"
+    event = control.Audit(event="api_request", key="all")
+    one = reporter.Reporter(path)
+    one.start()
+    one.tell(event)  # nobody listens
+    with fakes.FakeSupervisor(run_dir) as supervisor:
+        assert rig.eventually(lambda: one._unsent == 1)
+        one.tell(event)
+        one.close()
+        assert [told.left_out for told in supervisor.requests] == [1]  # type: ignore[attr-defined]
+    full = reporter.Reporter(path)  # its thread never takes anything
+    for _ in range(reporter.WAITING + 5):
+        full.tell(event)
+    assert full._unqueued == 5
+    full.close()
