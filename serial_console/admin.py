@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import ipaddress
-import logging
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from . import __version__, control, names
+from .audit import Audit
 from .config import Config, escape_byte
 from .consoles import pick
 from .control import GuestInfo
@@ -23,7 +23,10 @@ from .inventory import Inventory
 from .sessions import Session, SessionTable
 from .tokens import Grant, MemoryStore
 
-log = logging.getLogger("supervisor")
+REVOKED = 1000
+"""How many revocations are remembered for the sake of relays that are adopted late."""
+
+_REVOKED = "Your access to this console was revoked."
 
 
 class Admin:
@@ -31,7 +34,7 @@ class Admin:
 
     Args:
         config: the configuration.
-        tokens, table, inventory: the supervisor's.
+        tokens, table, inventory, audit: the supervisor's.
         end: ends a session with a close code and a reason.
         reports: brings the sessions' figures up to date, then calls back.
     """
@@ -42,6 +45,7 @@ class Admin:
         tokens: MemoryStore,
         table: SessionTable,
         inventory: Inventory,
+        audit: Audit,
         end: Callable[[Session, CloseCode, str], None],
         reports: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -49,6 +53,8 @@ class Admin:
         self._tokens = tokens
         self._table = table
         self._inventory = inventory
+        self._audit = audit
+        self._revoked: OrderedDict[str, None] = OrderedDict()
         self._end = end
         self._reports = reports
 
@@ -62,8 +68,9 @@ class Admin:
             case control.Issue():
                 self._issue(request, caller)
             case control.Revoke():
-                self._revoke(request.id)
-                caller.answer()
+                self._revoke(request, caller)
+            case control.RevokeKey():
+                self._revoke_key(request, caller)
             case control.ListGuests():
                 after = request.after
                 self._inventory.ask(
@@ -83,7 +90,13 @@ class Admin:
                 self._table.get(request.id)
                 self._reports(lambda: self._answer_session(request.id, caller))
             case control.Close():
-                caller.answer(closed=self._close(request))
+                self._close(request, caller)
+            case control.Audit():
+                self._audit.told(request, caller.peer)
+                caller.answer()
+            case control.AuditHead():
+                head = self._audit.head
+                caller.answer(seq=head.seq, hash=head.hash)
             case control.Health():
                 health = {"sessions": len(self._table), "version": __version__}
                 self._inventory.ask(
@@ -97,15 +110,21 @@ class Admin:
 
         def found(guests: list[GuestInfo]) -> None:
             try:
-                caller.answer(**self._grant(request, guests[0], ttl))
+                answer = self._grant(request, guests[0], ttl, caller)
             except ConsoleError as error:
-                caller.refuse(error)
+                refused(error)
+            else:
+                caller.answer(**answer)
 
-        self._inventory.ask(
-            functools.partial(control.Lookup, guest=request.guest), found, caller.refuse
-        )
+        def refused(error: ConsoleError) -> None:
+            self._audit.not_issued(request, error, caller.peer)
+            caller.refuse(error)
 
-    def _grant(self, request: control.Issue, guest: GuestInfo, ttl: int) -> dict[str, Any]:
+        self._inventory.ask(functools.partial(control.Lookup, guest=request.guest), found, refused)
+
+    def _grant(
+        self, request: control.Issue, guest: GuestInfo, ttl: int, caller: Caller
+    ) -> dict[str, Any]:
         console = pick(guest, request.console)
         defaults = self._config.session
         first = console is guest.consoles[0]
@@ -126,9 +145,10 @@ class Admin:
             client_address=request.client_address,
             resume=request.resume,
             expires_at=time.time() + ttl,
+            key=request.key,
         )
         token = self._tokens.issue(grant, ttl)
-        log.info("token %s issued to %s for %s", grant.id, names.shown(grant.user), grant.shown())
+        self._audit.issued(grant, request, caller.peer)
         return {
             "id": grant.id,
             "token": token,
@@ -140,23 +160,54 @@ class Admin:
             "expires_at": grant.expires_at,
         }
 
-    def _revoke(self, token_id: str) -> None:
-        session = self._table.of_token(token_id)
-        if session is None:
-            self._tokens.revoke(token_id)
-            return
-        with contextlib.suppress(NoSuchToken):
-            self._tokens.revoke(token_id)  # not consumed yet: the admission finds it gone
-        self._end(session, CloseCode.CLOSED, "Your access to this console was revoked.")
+    def _revoke(self, request: control.Revoke, caller: Caller) -> None:
+        session = self._table.of_token(request.id)
+        self._remember(f"token {request.id}")
+        try:
+            self._tokens.revoke(request.id)
+        except NoSuchToken:
+            if session is None:
+                raise
+        self._audit.revoked(request, session, caller.peer)
+        if session is not None:  # one whose token is not consumed yet finds it gone
+            self._end(session, CloseCode.CLOSED, _REVOKED)
+        caller.answer()
 
-    def _close(self, request: control.Close) -> int:
+    def _revoke_key(self, request: control.RevokeKey, caller: Caller) -> None:
+        tokens = self._tokens.revoke_of(request.key)
+        sessions = []
+        if request.close:
+            self._remember(f"key {request.key}")
+            sessions = self._table.of_key(request.key)
+        self._audit.key_revoked(request, tokens, len(sessions), caller.peer)
+        for session in sessions:
+            self._end(session, CloseCode.CLOSED, _REVOKED)
+        caller.answer(tokens=tokens, sessions=len(sessions))
+
+    def _remember(self, what: str) -> None:
+        """Keep in mind what was revoked: a relay that we have not heard of may have a session of
+        it, and greet us later."""
+        self._revoked[what] = None
+        if len(self._revoked) > REVOKED:
+            self._revoked.popitem(last=False)
+
+    def adopted(self, session: Session) -> None:
+        """Take on a session of the supervisor before, unless it was revoked meanwhile."""
+        self._audit.adopted(session)
+        info = session.info
+        if f"token {info.token_id}" in self._revoked or f"key {info.key}" in self._revoked:
+            self._end(session, CloseCode.CLOSED, _REVOKED)
+
+    def _close(self, request: control.Close, caller: Caller) -> None:
         sessions = self._table.all()
         if request.id is not None:
             sessions = [self._table.get(request.id)]
-        by = f" ({names.shown(request.by)})" if request.by else ""
+        self._audit.close_asked(request, len(sessions), caller.peer)
+        who = request.by or request.key
+        by = f" ({names.shown(who)})" if who else ""
         for session in sessions:
             self._end(session, CloseCode.CLOSED, f"The operator{by} closed this session.")
-        return len(sessions)
+        caller.answer(closed=len(sessions))
 
     def _answer_session(self, session_id: str, caller: Caller) -> None:
         try:
@@ -196,14 +247,12 @@ def _checked(request: control.Issue, default_ttl: int) -> int:
         try:
             ipaddress.ip_address(request.client_address)
         except ValueError:
-            raise BadRequest(
-                f'client_address is "{names.shown(request.client_address)}"; give an IP address'
-            ) from None
+            raise BadRequest("client_address is no IP address; give one or leave it out") from None
     if request.escape is not None:
         try:
             escape_byte(request.escape)
-        except ConsoleError as error:
-            raise BadRequest(str(error)) from None
+        except ConsoleError:
+            raise BadRequest('escape is no control key; write "ctrl-q", or "" for none') from None
     return ttl
 
 

@@ -29,9 +29,10 @@ from .errors import (
     NoSuchSession,
     NoSuchToken,
     SupervisorUnavailable,
+    Unauthorized,
     Unavailable,
 )
-from .keys import Grant
+from .keys import Grant, Key, Ring
 from .names import shown
 
 log = logging.getLogger("api")
@@ -139,6 +140,7 @@ class _Desk:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._ring = Ring(config.api.keys)
         self._issued: OrderedDict[str, str] = OrderedDict()
 
     async def ask(self, request: control.Message, timeout: float = 15.0) -> dict[str, Any]:
@@ -192,6 +194,8 @@ class _Desk:
             escape=asked.escape,
             client_address=asked.client_address,
             resume=asked.resume,
+            by=by.login,
+            key=by.key,
         )
         try:
             token = views.token(self._config, await self.ask(request))
@@ -199,8 +203,11 @@ class _Desk:
             raise _unknown(name) from None
         # Another guest may be named like this one's UUID, or this one may just have been renamed.
         if known and (token.uuid != known.uuid or not by.covers(token.guest)):
-            await self.ask(control.Revoke(id=token.id))
+            await self.ask(control.Revoke(id=token.id, by=by.login, key=by.key))
             raise _unknown(name)
+        if not self._holds(by):  # revoked meanwhile, perhaps before this token could be with it
+            await self.ask(control.Revoke(id=token.id, by=by.login, key=by.key))
+            raise Unauthorized("this API key was just revoked, or limited in another way")
         self._issued[token.id] = token.guest
         while len(self._issued) > self._config.limits.tokens:
             self._issued.popitem(last=False)
@@ -217,10 +224,16 @@ class _Desk:
             if guest is None or not by.covers(guest):
                 raise unknown
         try:
-            await self.ask(control.Revoke(id=id_))
+            await self.ask(control.Revoke(id=id_, by=by.login, key=by.key))
         except NoSuchToken:
             raise unknown from None
         self._issued.pop(id_, None)
+
+    def _holds(self, by: Grant) -> bool:
+        try:
+            return not isinstance(by, Key) or self._ring.holds(by)
+        except ConfigError:
+            return False
 
 
 def build(config: Config) -> FastAPI:
@@ -273,7 +286,7 @@ def build(config: Config) -> FastAPI:
     async def close(id: Id, by: By) -> None:  # noqa: A002
         _must_write(by)
         await desk.session(id, by)
-        await desk.ask(control.Close(id=id, by=by.name))
+        await desk.ask(control.Close(id=id, by=by.login, key=by.key))
 
     @app.delete(
         "/v1/tokens/{id}", status_code=204, summary="Revoke a token and close what it opened"

@@ -81,6 +81,7 @@ def attach(
         control.Issue(
             guest=guest,
             user=login_name(),
+            by=login_name(),
             mode=mode,
             console=console,
             takeover=takeover,

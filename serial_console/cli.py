@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from . import __version__, channel, config, control, log, names, views
-from .errors import ConsoleError, SetupError, os_reason
+from .errors import BadRequest, ConsoleError, SetupError, os_reason
 
 PROGRAM = "serial-console"
 
@@ -99,6 +100,7 @@ def _token(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     request = control.Issue(
         guest=options.guest,
+        by=login_name(),
         user=login_name() if options.user is None else options.user,
         mode=options.mode,
         console=options.console,
@@ -193,9 +195,14 @@ def _attach(options: argparse.Namespace) -> int:
 
 def _key_add(options: argparse.Namespace) -> int:
     from . import keys
+    from .attach import login_name
 
-    path = config.load(options.config).api.keys
-    _say(keys.add(path, options.name, options.guests or ["*"], options.mode))
+    settings = config.load(options.config)
+    secret = keys.add(settings.api.keys, options.name, options.guests or ["*"], options.mode)
+    with contextlib.suppress(ConsoleError):  # a supervisor that is not there writes no audit log
+        event = control.Audit(event="key_added", key=options.name, by=login_name())
+        channel.call(settings.paths.admin, event)
+    _say(secret)
     sys.stderr.write("This key is shown once; it is good at once.\n")
     return 0
 
@@ -218,8 +225,36 @@ def _key_list(options: argparse.Namespace) -> int:
 
 def _key_revoke(options: argparse.Namespace) -> int:
     from . import keys
+    from .attach import login_name
 
-    keys.revoke(config.load(options.config).api.keys, options.name)
+    settings = config.load(options.config)
+    try:
+        keys.revoke(settings.api.keys, options.name)
+    except BadRequest:
+        if not options.close:  # its sessions may be there still
+            raise
+    request = control.RevokeKey(key=options.name, close=options.close, by=login_name())
+    try:
+        done = channel.call(settings.paths.admin, request)
+    except ConsoleError as error:
+        gone = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
+        if gone and not options.close:
+            return 0  # unused tokens are gone with their supervisor
+        raise SetupError(
+            f"the key is revoked, but what it has given could not be: {error}"
+        ) from error
+    _say(f"{done.get('tokens')} unused tokens revoked, {done.get('sessions')} sessions closed")
+    return 0
+
+
+# ---- the audit log
+
+
+def _audit_verify(options: argparse.Namespace) -> int:
+    from .verify import report
+
+    for line in report(config.load(options.config), options.files):
+        _say(line)
     return 0
 
 
@@ -339,6 +374,13 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("--json", action="store_true", help="print an array")
     revoke = command("revoke", _key_revoke, "make a key useless, at once", keys)
     revoke.add_argument("name", metavar="NAME")
+    revoke.add_argument("--close", action="store_true", help="end the sessions it gave, too")
+
+    audit = parser_group(commands, "audit", "check the audit log")
+    verify = command("verify", _audit_verify, "say whether any line is missing or altered", audit)
+    verify.add_argument(
+        "files", metavar="FILE", nargs="*", help="oldest first (default: log.audit)"
+    )
 
     settings = parser_group(commands, "config", "check or show the configuration")
     command("check", _config_check, "say whether the configuration is right", settings)

@@ -41,6 +41,7 @@ class _Client:
     successor: tuple[control.Admit, Channel | None] | None = None  # replaces its connection
     full: bool = False  # its socket took nothing the last time
     ending: Finish | None = None
+    taker: str = ""  # the session that takes over
 
     @property
     def id(self) -> str:
@@ -161,6 +162,7 @@ class Clients:
             by = names.shown(admit.session.user) or "another user"
             for other in list(self._clients.values()):
                 if other is not client and other.admit.session.mode == "rw":
+                    other.taker = other.taker or client.id
                     self._end(other, CloseCode.TAKEN_OVER, f"{by} has taken over this console.")
         self._pump.attach(
             client.id,
@@ -353,7 +355,8 @@ class Clients:
             client.successor[1].send(end)
             client.successor[1].close()
         figures = self._pump.detach(client.id) if client.opened else _nothing(client.id)
-        self._tell(control.Closed(code=code, reason=reason, client=figures))
+        taker = client.taker if code == CloseCode.TAKEN_OVER else ""
+        self._tell(control.Closed(code=code, reason=reason, client=figures, taker=taker))
         if not self._clients:
             self._on_empty()
 

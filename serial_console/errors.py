@@ -262,6 +262,10 @@ def for_the_person(error: ConsoleError) -> ConsoleError:
     nothing that only the operator can do. The log has it in full."""
     if isinstance(error, NoSuchGuest):
         return NoSuchGuest("This guest no longer exists on this host.")
+    if isinstance(error, LibvirtDenied):
+        return LibvirtDenied(
+            "libvirt on the host does not allow this console; its operator finds why in the log."
+        )
     if isinstance(error, LibvirtUnavailable):
         return LibvirtUnavailable("libvirt on the host does not answer; try again in a while.")
     if isinstance(error, SetupError):

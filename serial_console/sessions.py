@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,10 @@ from .child import Child
 from .config import Limits
 from .control import ClientInfo, SessionInfo
 from .door import Caller
-from .errors import BadToken, CloseCode, InUse, LimitReached, NoSuchSession
+from .errors import BadToken, InUse, LimitReached, NoSuchSession
 from .loop import Timer
 from .names import shown
 from .tokens import Grant
-
-log = logging.getLogger("supervisor")
 
 
 @dataclass
@@ -70,38 +67,10 @@ class Session:
     def described(self) -> dict[str, Any]:
         """Return it as admin.sock and REST show it, but for the form of the time."""
         info = msgspec.to_builtins(self.info)
-        del info["gateway_uid"], info["resume"]
+        del info["gateway_uid"], info["resume"], info["key"]
         figures = msgspec.to_builtins(self.figures)
         del figures["session"]
         return {**info, **figures, "relay_pid": self.relay.child.pid}
-
-    def log_opened(self, again: bool) -> None:
-        """Log that its client has connected, or connected again."""
-        info = self.info
-        log.info(
-            "session %s %s: %s %s (%s), user %s, client %s",
-            info.id,
-            "resumed" if again else "opened",
-            shown(info.guest),
-            info.console,
-            info.mode,
-            shown(info.user) or "-",
-            shown(info.client) or "-",
-        )
-
-    def log_closed(self, code: int, reason: str) -> None:
-        """Log how it ended; only a lost relay is an error."""
-        figures = self.figures
-        log.log(
-            logging.ERROR if code == CloseCode.RELAY_LOST else logging.INFO,
-            "session %s closed: %d %s; %d bytes in, %d out, %d skipped",
-            self.info.id,
-            code,
-            reason,
-            figures.bytes_in,
-            figures.bytes_out,
-            figures.skipped,
-        )
 
 
 class SessionTable:
@@ -144,6 +113,10 @@ class SessionTable:
     def all(self) -> list[Session]:
         """Return every session, sorted by id."""
         return [self._sessions[key] for key in sorted(self._sessions)]
+
+    def of_key(self, key: str) -> list[Session]:
+        """Return the sessions whose tokens were issued for an API key."""
+        return [one for one in self.all() if one.info.key == key]
 
     def of_token(self, token_id: str) -> Session | None:
         """Return the session that a token opened, if it is still there."""

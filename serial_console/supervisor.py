@@ -21,6 +21,7 @@ from . import control, names, relay
 from . import log as logs
 from .admin import Admin
 from .adoption import Adoption
+from .audit import Audit
 from .channel import Channel, peer_of
 from .child import Child, fork
 from .config import Config
@@ -31,12 +32,11 @@ from .errors import (
     CloseCode,
     Closed,
     ConsoleError,
-    LibvirtDenied,
     LibvirtUnavailable,
     NoSuchGuest,
     RelayLost,
-    SetupError,
     Unavailable,
+    for_the_person,
     from_wire,
 )
 from .inventory import Inventory
@@ -88,6 +88,16 @@ class _Supervisor:
         self._tokens = MemoryStore(config.limits.tokens)
         self._inventory = Inventory(self.loop, config)
         self._table = SessionTable(config.limits)
+        self._audit = Audit(config.log.audit)
+        self._admin = Admin(
+            config,
+            self._tokens,
+            self._table,
+            self._inventory,
+            self._audit,
+            self._end,
+            self._with_reports,
+        )
         self._relays: dict[tuple[str, str], Relay] = {}
         self._children: dict[str, Relay] = {}
         self._reports: list[_Reports] = []
@@ -99,18 +109,10 @@ class _Supervisor:
         make_directory(paths.consoles, 0o711)
         make_directory(paths.control, 0o755)
         make_directory(paths.relays, 0o700)
-        admin = Admin(
-            self._config,
-            self._tokens,
-            self._table,
-            self._inventory,
-            self._end,
-            self._with_reports,
-        )
         with contextlib.ExitStack() as doors:
             for path, union, handler in (
                 (paths.redeem, control.Redeeming, self._on_redeem),
-                (paths.admin, control.Administering, admin.handle),
+                (paths.admin, control.Administering, self._admin.handle),
             ):
                 door = Door(self.loop, path, union, handler)
                 doors.callback(door.close)
@@ -118,22 +120,26 @@ class _Supervisor:
             doors.pop_all()
         self.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self._on_signal)
         self._adopt()
-        log.info("serving %s, %d sessions adopted", paths.control, len(self._table))
+        self._audit.started(paths.control, len(self._table))
 
     # ---- redeem.sock
 
     def _on_redeem(self, request: control.Redeem, caller: Caller) -> None:
-        back = self._table.resumable(digest(request.token).hex(), request.client)
-        if back is not None:
-            self._resume(back, request, caller)
-            return
-        grant = self._tokens.reserve(request.token)
+        try:
+            back = self._table.resumable(digest(request.token).hex(), request.client)
+            if back is not None:
+                self._resume(back, request, caller)
+                return
+            grant = self._tokens.reserve(request.token)
+        except BadToken as error:
+            self._audit.refused(error, request.client, None, *self._tokens.fate(request.token))
+            raise
         try:
             self._table.check(grant, request.client)
             session = self._new_session(grant, request, caller)
         except ConsoleError as error:
             self._tokens.release(grant)
-            log.info("refused %s for %s: %s", names.shown(grant.user), grant.shown(), error)
+            self._audit.refused(error, request.client, grant, grant.id)
             raise
         caller.on_gone = functools.partial(self._abandon, session)
 
@@ -170,6 +176,7 @@ class _Supervisor:
             gateway_pid=caller.peer.pid,
             gateway_uid=caller.peer.uid,
             token_id=grant.id,
+            key=grant.key,
         )
         if grant.resume:
             info.resume = control.Resume(
@@ -243,6 +250,7 @@ class _Supervisor:
             return
         admission.timer.cancel()
         session.admission = None
+        self._audit.redeemed(session, again=admission.grant is None)
         answer = admission.caller.hand_over if admission.events else admission.caller.answer
         info = session.info
         admission.caller.on_gone = None
@@ -259,7 +267,8 @@ class _Supervisor:
         admission, session.admission = session.admission, None
         if admission is not None:
             admission.timer.cancel()
-            log.info("refused %s: %s", names.shown(session.info.guest), error)
+            info = session.info
+            self._audit.refused(error, info.client, info, info.token_id)
             admission.caller.refuse(error)
             if admission.grant is None:
                 return  # the session it wanted to come back to goes on
@@ -311,16 +320,16 @@ class _Supervisor:
                 error = from_wire(message.code, message.message)
                 log.warning("the relay of %s ends: %s", names.shown(which.guest), error)
                 for session in list(which.sessions.values()):
-                    self._refuse(session, _for_the_person(error))
+                    self._refuse(session, for_the_person(error))
             case control.Admitted() if message.session in which.sessions:
                 self._admitted(which.sessions[message.session])
             case control.Opened() if message.session in which.sessions:
-                session = which.sessions[message.session]
-                session.log_opened(message.again)
+                self._audit.opened(which.sessions[message.session], message.again)
             case control.Closed() if message.client.session in which.sessions:
                 session = which.sessions[message.client.session]
                 session.figures = message.client
-                session.log_closed(message.code, message.reason)
+                taker = which.sessions.get(message.taker)
+                self._audit.closed(session, message.code, message.reason, taker)
                 kind = _REFUSALS.get(CloseCode(message.code), Closed)
                 self._refuse(session, kind(message.reason))  # if it was not answered yet
                 self._table.remove(session)
@@ -331,8 +340,9 @@ class _Supervisor:
                 self._reported(which)
             case control.Adopt():
                 which.ready = True
-                for info in message.sessions:
-                    self._table.add(Session(info, which))
+                for session in [Session(info, which) for info in message.sessions]:
+                    self._table.add(session)
+                    self._admin.adopted(session)
 
     def _on_relay_end(self, which: Relay, how: str) -> None:
         self._retire(which)
@@ -352,7 +362,7 @@ class _Supervisor:
                 self._refuse(session, RelayLost(f"The relay {how}; try again."))
             if grant is None:
                 log.error("relay %d %s", which.child.pid, how)
-                session.log_closed(CloseCode.RELAY_LOST, f"relay {how}")
+                self._audit.closed(session, CloseCode.RELAY_LOST, f"relay {how}")
                 self._table.remove(session)
         if self._stopping and not self._children:
             self._stopped()
@@ -450,7 +460,7 @@ class _Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        log.info("%s: stopping", number.name)
+        self._audit.stopping(number.name)
         for door in self._doors:
             door.close()
         self._inventory.stop()
@@ -477,24 +487,6 @@ class _Supervisor:
         with contextlib.suppress(OSError):
             os.rmdir(self._config.paths.relays)
         self.loop.stop()
-
-
-def _for_the_person(error: ConsoleError) -> ConsoleError:
-    """Return a relay's failure in words for the person at the terminal: no paths, no URIs, and
-    nothing that only the operator can do. The log has it in full."""
-    if isinstance(error, NoSuchGuest):
-        return NoSuchGuest("This guest no longer exists on this host.")
-    if isinstance(error, LibvirtDenied):
-        return LibvirtDenied(
-            "libvirt on the host does not allow this console; its operator finds why in the log."
-        )
-    if isinstance(error, LibvirtUnavailable):
-        return LibvirtUnavailable("libvirt on the host does not answer; try again in a while.")
-    if isinstance(error, SetupError):
-        return Unavailable(
-            "The host cannot open this console now; its operator finds why in the log."
-        )
-    return error
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from .names import shown
 
 BITS = 256
 """Random bits of a token (DESIGN.md)."""
+ENDS = 1000
+"""How many tokens that are of no use any more are remembered by their hash, to tell why."""
 BAD = "This token is unknown, used, revoked or expired; ask for a new one where you got this from."
 """The one answer for all of these."""
 
@@ -30,6 +33,7 @@ class Grant:
         notices, replay, escape: how the session is to be; see config ``[session]``.
         client_address: the only address that may redeem it, or None.
         resume: seconds that its session waits for its client to come back.
+        key: the API key that it was issued for, "" where none was needed.
         expires_at: Unix time in seconds, for people; the monotonic clock counts.
     """
 
@@ -47,6 +51,7 @@ class Grant:
     client_address: str | None
     resume: int
     expires_at: float
+    key: str = ""
 
     def shown(self) -> str:
         """Return which console it opens and how, for the log."""
@@ -66,6 +71,7 @@ class MemoryStore:
         self._clock = clock
         self._grants: dict[bytes, tuple[float, Grant]] = {}
         self._reserved: set[str] = set()
+        self._ends: OrderedDict[bytes, tuple[str, str]] = OrderedDict()
 
     def issue(self, grant: Grant, ttl: float) -> str:
         """Keep a grant for ``ttl`` seconds and return its secret.
@@ -108,7 +114,7 @@ class MemoryStore:
         key = self._find(grant.id)
         if key is None:
             raise BadToken(BAD)
-        del self._grants[key]
+        self._drop(key, "used")
 
     def revoke(self, token_id: str) -> None:
         """Make a token useless.
@@ -119,7 +125,30 @@ class MemoryStore:
         key = self._find(token_id)
         if key is None:
             raise NoSuchToken("there is no unused token of that id; it may be used or expired")
-        del self._grants[key]
+        self._drop(key, "revoked")
+
+    def revoke_of(self, key: str) -> int:
+        """Make all tokens useless that were issued for an API key; return how many."""
+        found = [digest for digest, (_, grant) in self._grants.items() if grant.key == key]
+        for one in found:
+            self._drop(one, "revoked")
+        return len(found)
+
+    def fate(self, token: str) -> tuple[str, str]:
+        """Return a refused token's id and why it is of no use; for the audit log, not its holder.
+
+        ``""`` and ``unknown`` where there never was one, or too long ago.
+        """
+        key = digest(token)
+        if key in self._grants:
+            end, grant = self._grants[key]
+            return grant.id, "expired" if end <= self._clock() else "being_redeemed"
+        return self._ends.get(key, ("", "unknown"))
+
+    def _drop(self, key: bytes, why: str) -> None:
+        self._ends[key] = self._grants.pop(key)[1].id, why
+        if len(self._ends) > ENDS:
+            self._ends.popitem(last=False)
 
     def _find(self, token_id: str) -> bytes | None:
         return next((key for key, (_, one) in self._grants.items() if one.id == token_id), None)
@@ -128,7 +157,7 @@ class MemoryStore:
         now = self._clock()
         for key, (end, grant) in list(self._grants.items()):
             if end <= now and grant.id not in self._reserved:
-                del self._grants[key]
+                self._drop(key, "expired")
 
 
 def digest(token: str) -> bytes:

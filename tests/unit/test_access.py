@@ -271,8 +271,8 @@ def test_a_supervisor_that_hangs_or_is_gone_costs_events_and_nothing_else(run_di
     one = reporter.Reporter(path)
     one.start()
     one.tell(event)  # nobody listens
+    assert rig.eventually(lambda: one._unsent == 1)
     with fakes.FakeSupervisor(run_dir) as supervisor:
-        assert rig.eventually(lambda: one._unsent == 1)
         one.tell(event)
         one.close()
         assert [told.left_out for told in supervisor.requests] == [1]  # type: ignore[attr-defined]

@@ -41,7 +41,7 @@ def test_a_token_with_nothing_asked(rest: Rest) -> None:
     assert body["expires_at"] == "2023-11-14T22:13:20.250Z"
     assert body["websocket_url"].endswith(f"/websockify?token={body['token']}")
     assert body["page_url"].endswith(f"/serial.html#token={body['token']}")
-    assert rest.supervisor.last(control.Issue) == control.Issue(guest="web-1")
+    assert rest.supervisor.last(control.Issue) == control.Issue(guest="web-1", key="all")
 
 
 def test_every_field_reaches_the_supervisor(rest: Rest) -> None:
@@ -57,7 +57,7 @@ def test_every_field_reaches_the_supervisor(rest: Rest) -> None:
         "client_address": "192.0.2.1",
     }
     assert rest.issue("web-1", **asked).status_code == 201
-    assert rest.supervisor.last(control.Issue) == control.Issue(guest="web-1", **asked)
+    assert rest.supervisor.last(control.Issue) == control.Issue(guest="web-1", key="all", **asked)
 
 
 @pytest.mark.parametrize(("replay", "sent"), [(True, None), (False, 0), (0, 0), (1, 1)])
@@ -149,7 +149,7 @@ def test_lists_have_every_page(rest: Rest) -> None:
 def test_a_session_is_described_and_closed_in_the_callers_name(rest: Rest) -> None:
     assert rest.ask("GET", "/v1/sessions/s-db").json()["opened_at"] == "2020-09-13T12:26:40.000Z"
     assert rest.ask("DELETE", "/v1/sessions/s-db").status_code == 204
-    assert rest.supervisor.last(control.Close) == control.Close(id="s-db", by="all")
+    assert rest.supervisor.last(control.Close) == control.Close(id="s-db", key="all")
     problem(rest.ask("DELETE", "/v1/sessions/s-db"), 404, "no_such_session")
 
 
@@ -234,7 +234,7 @@ def test_health_needs_no_key(rest: Rest) -> None:
 
 def test_health_without_a_supervisor(run_dir: str) -> None:
     config = fakes.config(run_dir)
-    gate = access.Gate(api.build(config), keys.Ring(config.api.keys), {0})
+    gate = access.Gate(api.build(config), keys.Ring(config.api.keys), {0}, 0, lambda _: None)
 
     async def once() -> httpx.Response:
         transport = httpx.ASGITransport(gate)

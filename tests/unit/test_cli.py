@@ -52,14 +52,22 @@ def command(run_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_token_prints_the_token_alone(command: Command) -> None:
     (token,) = command("token", "web-1").splitlines()
     assert token in command.supervisor.tokens
-    assert command.supervisor.last(control.Issue) == control.Issue(guest="web-1", user=login_name())
+    assert command.supervisor.last(control.Issue) == control.Issue(
+        guest="web-1", user=login_name(), by=login_name()
+    )
 
 
 def test_token_options(command: Command) -> None:
     options = "token web-1 --user bob --mode ro --console serial0 --ttl 5 --takeover"
     command(*options.split())
     assert command.supervisor.last(control.Issue) == control.Issue(
-        guest="web-1", user="bob", mode="ro", console="serial0", ttl=5, takeover=True
+        guest="web-1",
+        user="bob",
+        mode="ro",
+        console="serial0",
+        ttl=5,
+        takeover=True,
+        by=login_name(),
     )
 
 
@@ -112,9 +120,22 @@ def test_keys_are_added_listed_and_revoked(command: Command, tmp_path: Path) -> 
     assert "web-* db" in listed
     (key,) = json.loads(command("key", "list", "--json"))
     assert set(key) == {"name", "guests", "mode", "created"}
-    command("key", "revoke", "web")
+    assert command.supervisor.last(control.Audit).key == "web"
+    assert command("key", "revoke", "web") == "0 unused tokens revoked, 0 sessions closed\n"
+    revoked = control.RevokeKey(key="web", close=False, by=login_name())
+    assert command.supervisor.last(control.RevokeKey) == revoked
     assert json.loads(command("key", "list", "--json")) == []
     command("key", "revoke", "web", status=1)
+    command("key", "revoke", "web", "--close")  # the sessions of a key that is gone
+    assert command.supervisor.last(control.RevokeKey).close
+
+
+def test_a_key_is_revoked_though_nobody_can_be_told(command: Command) -> None:
+    command("key", "add", "web")
+    command.supervisor.failure = errors.Forbidden("not you")
+    command("key", "revoke", "web", status=1)
+    assert "the key is revoked, but" in command.err
+    assert json.loads(command("key", "list", "--json")) == []
 
 
 def test_config_check_and_show(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
