@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from typing import Any
 
 VERSION = 1
 ANSWER_MAX = 4096
 """Bytes of a line from the supervisor or a relay."""
 TIMEOUT = 15.0
-"""Seconds to wait for the answer; the supervisor itself gives up after 10."""
+"""Seconds in which the answer must have come; the supervisor itself gives up after 10."""
+REASON_MAX = 500
+"""Characters of a sentence from the supervisor or a relay."""
 UNAVAILABLE = 4503
+_CODES = range(1000, 5000)  # RFC 6455, 7.4.2
+# Deep nesting comes as RecursionError.
+_NOT_UNDERSTOOD = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
 class RefusedError(Exception):
@@ -58,9 +64,12 @@ class WayBack:
             self._buffer, self.ended = b"", True
         events = []
         for line in lines:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(*_NOT_UNDERSTOOD):
                 event = json.loads(line)
-                if isinstance(event, dict) and event.get("v") == VERSION:
+                if event["v"] == VERSION:
+                    if event["op"] == "end":
+                        event["code"] = _code(event["code"])
+                        event["reason"] = _sentence(event["reason"])
                     events.append(event)
         return events
 
@@ -95,12 +104,15 @@ def redeem(
     request = {"v": VERSION, "op": "redeem", "token": token, "client": client, "events": events}
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        deadline = time.monotonic() + TIMEOUT
         sock.settimeout(TIMEOUT)
         sock.connect(source)
-        with contextlib.suppress(BrokenPipeError):  # it may have said no before it was asked
+        # It may have said no before it was asked.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(json.dumps(request).encode() + b"\n")
         buffer = b""
         while b"\n" not in buffer:
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
             data = sock.recv(ANSWER_MAX)
             if not data or len(buffer) > ANSWER_MAX:
                 raise RefusedError(UNAVAILABLE, "The console service broke off; try again.")
@@ -108,10 +120,10 @@ def redeem(
         line, _, rest = buffer.partition(b"\n")
         answer = json.loads(line)
         if answer.get("op") == "end":  # the relay's last event overtook the supervisor's answer
-            raise RefusedError(int(answer["code"]), str(answer["reason"]))
-        if not answer.get("ok"):
-            raise RefusedError(int(answer["close"]), str(answer["message"]))
-        return str(answer["path"]), WayBack(sock, rest)
+            raise RefusedError(_code(answer["code"]), _sentence(answer["reason"]))
+        if answer.get("ok") is not True:
+            raise RefusedError(_code(answer["close"]), _sentence(answer["message"]))
+        return _path(answer["path"]), WayBack(sock, rest)
     except RefusedError:
         sock.close()
         raise
@@ -121,8 +133,32 @@ def redeem(
         raise RefusedError(
             UNAVAILABLE, f"The console service cannot be reached ({why}); try again in a while."
         ) from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except _NOT_UNDERSTOOD:
         sock.close()
         raise RefusedError(
             UNAVAILABLE, "The console service gave no proper answer; see the gateway's log."
         ) from None
+
+
+def _code(value: object) -> int:
+    """Return a close code as a close frame can hold it. Raises ValueError."""
+    if type(value) is not int or value not in _CODES:
+        raise ValueError("no close code")
+    return value
+
+
+def _sentence(value: object) -> str:
+    """Return a sentence as a log and a close frame can show it. Raises ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("no sentence")
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)[
+        :REASON_MAX
+    ]
+
+
+def _path(value: object) -> str:
+    """Return a path as ``connect`` takes it. Raises ValueError."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("no path")
+    value.encode()
+    return value
