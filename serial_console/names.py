@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
+import unicodedata
 
 SUN_PATH_MAX = 107
 """Bytes that fit in ``sockaddr_un.sun_path`` before its NUL (Linux unix(7))."""
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
-# C0, DEL, C1, line ends; then what turns text round or stands in it unseen.
-_CONTROLS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029"
-    r"\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\U000e0000-\U000e007f]"
-)
+# Controls, what is invisible or turns the direction of the text, surrogates, line separators.
+_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def encode(name: str) -> str:
@@ -33,24 +31,31 @@ def console_socket(directory: str, guest: str, uuid: str, alias: str | None) -> 
     Args:
         directory: the directory of consoles (config ``paths.consoles``).
         guest: the guest's name.
-        uuid: the guest's UUID, used where the name makes the path longer than SUN_PATH_MAX.
+        uuid: the guest's UUID, used where the name makes the path longer than SUN_PATH_MAX; where
+            the alias still does, as a user's own alias can, a hash stands for it after ``++``.
         alias: the console's alias, or None for the guest's first console.
     """
     suffix = "" if alias is None else "+" + encode(alias)
     path = os.path.join(directory, encode(guest) + suffix + ".sock")
     if len(os.fsencode(path)) > SUN_PATH_MAX:
         path = os.path.join(directory, uuid + suffix + ".sock")
+    if alias is not None and len(os.fsencode(path)) > SUN_PATH_MAX:
+        short = hashlib.sha256(suffix.encode()).hexdigest()[:16]
+        path = os.path.join(directory, f"{uuid}++{short}.sock")
     return path
 
 
 def printable(text: str) -> str:
-    """Return the text without characters that a terminal would obey, that make it look like
-    another, or that UTF-8 cannot have."""
-    clean = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
-    return clean.encode("utf-8", "replace").decode("utf-8")
+    """Return the text without what a terminal obeys, nobody sees, or UTF-8 cannot have."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(one) in _UNSHOWN else one
+        for one in text
+    )
 
 
 def shown(text: str, limit: int = 64) -> str:
-    """Make a name fit to be shown in a sentence: no control characters, not endless."""
+    """Make a name fit to be shown in a sentence: nothing that is no text, not endless."""
     clean = printable(text)
     return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
