@@ -6,17 +6,28 @@ import ipaddress
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
+from .control import TTL_MAX
 from .errors import ConfigError, os_reason
+from .names import printable, shown
 
 SYSTEM_FILE = "/etc/serial-console/config.toml"
 """Read where neither ``--config`` nor ``$SERIAL_CONSOLE_CONFIG`` names another file."""
+FILE_MAX = 16384
+"""Characters of a configuration; one with everything in it has 2000. More can keep tomllib busy:
+a key of 16000 parts took it 10 s."""
+INT_MAX = (1 << 31) - 1
+"""The largest number; times of more seconds than that break timers and floats."""
+SHOWN_MAX = 200
+"""Characters of a mistake that are repeated."""
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=INT_MAX)]
 
 
 class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -85,7 +96,7 @@ class Api(Section, frozen=True):
 class Tokens(Section, frozen=True):
     """``[tokens]``: ``ttl`` is a token's life in seconds."""
 
-    ttl: Positive = 30
+    ttl: Annotated[int, msgspec.Meta(ge=1, le=TTL_MAX)] = 30
     store: Literal["memory"] = "memory"
 
 
@@ -149,7 +160,7 @@ def load(path: str | None = None) -> Config:
         return _completed(Config(), "the defaults")
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            text = file.read(FILE_MAX + 1)
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {os_reason(error)}; "
@@ -162,15 +173,27 @@ def load(path: str | None = None) -> Config:
 
 def parse(text: str, path: str) -> Config:
     """Read the configuration from text; ``path`` is for the messages. Raises as load() does."""
+    if len(text) > FILE_MAX:
+        raise ConfigError(f"{path} has over {FILE_MAX} characters; name a configuration file")
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}; correct that line") from error
+    except (ValueError, RecursionError) as error:  # a number without end, endless nesting
+        why = shown(str(error), SHOWN_MAX)
+        raise ConfigError(f"{path} is not valid TOML: {why}; correct that line") from error
     try:
         config = msgspec.convert(data, Config)
     except msgspec.ValidationError as error:
         raise _explained(str(error), text, path) from error
+    for section, values in data.items():
+        for key, value in values.items():
+            if any(one != printable(one) for one in _strings(value)):
+                raise _wrong("has a control or invisible character", [section, key], text, path)
     return _completed(config, path)
+
+
+def _strings(value: object) -> list[str]:
+    found = value if isinstance(value, list) else [value]
+    return [one for one in found if isinstance(one, str)]
 
 
 def escape_byte(text: str) -> bytes:
@@ -181,10 +204,11 @@ def escape_byte(text: str) -> bytes:
     """
     if text == "":
         return b""
-    key = re.fullmatch(r"(?:ctrl-|\^)([a-z@\[\\\]^_])", text, re.IGNORECASE)
+    key = re.fullmatch(r"(?:ctrl-|\^)([a-z@\[\\\]^_])", text, re.IGNORECASE | re.ASCII)
     if key is None:
         raise ConfigError(
-            f'escape is "{text}", which is no control key; write "ctrl-q", "ctrl-]" or "" for none'
+            f'escape is "{shown(text)}", which is no control key; '
+            'write "ctrl-q", "ctrl-]" or "" for none'
         )
     return bytes([ord(key[1].upper()) & 0x1F])
 
@@ -195,9 +219,9 @@ def address(listen: str) -> tuple[str, int]:
     Raises:
         ConfigError: it is not of that form.
     """
-    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]+)):(\d{1,5})", listen)
-    if found is None or int(found[3]) > 65535:
-        raise ConfigError(f'listen is "{listen}"; write host:port, such as "127.0.0.1:6083"')
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]+)):([0-9]{1,5})", listen)
+    if found is None or int(found[3]) > 65535 or not _is_host(found[1] or found[2]):
+        raise ConfigError(f'listen is "{shown(listen)}"; write host:port, such as "127.0.0.1:6083"')
     return found[1] or found[2], int(found[3])
 
 
@@ -228,6 +252,14 @@ def _check_origins(gateway: Gateway) -> None:
                     f'gateway.{key} has "{origin}"; write scheme, host in lower case and port '
                     'as browsers do, such as "https://host.example" or "https://host.example:8443"'
                 )
+
+
+def _is_host(text: str) -> bool:
+    try:
+        text.encode("idna")  # as looking it up does
+    except UnicodeError:
+        return False
+    return True
 
 
 def _loopback(host: str) -> bool:
@@ -273,8 +305,11 @@ def _completed(config: Config, path: str) -> Config:
                 f'log.audit is "{config.log.audit}"; write a whole path, '
                 'such as "/var/log/serial-console/audit.log"'
             )
+        _check_urls("public_url", [config.gateway.public_url])
+        _check_urls("allowed_origins", config.gateway.allowed_origins)
+        _check_urls("connect_origins", config.gateway.connect_origins)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {shown(str(error), 2 * SHOWN_MAX)}") from error
     system = os.geteuid() == 0
     run = "/run" if system else _user_run(config)
     base = run if system else os.path.join(run, "serial-console")
@@ -297,6 +332,16 @@ def _completed(config: Config, path: str) -> Config:
     )
 
 
+def _check_urls(key: str, urls: Sequence[str]) -> None:
+    for url in urls:
+        try:
+            _ = urlsplit(url).port
+        except ValueError as error:
+            raise ConfigError(
+                f'gateway.{key} has "{shown(url)}", which is no URL: {error}'
+            ) from error
+
+
 def _user_run(config: Config) -> str:
     """Return an ordinary user's runtime directory; it matters only where a path is unset."""
     given = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
@@ -313,7 +358,7 @@ def _explained(message: str, text: str, path: str) -> ConfigError:
     """Turn msgspec's message into one that names the file, the line and the key."""
     what, _, where = message.partition(" - at `")
     keys = [re.sub(r"\[.*", "", key) for key in where.strip("`").split(".")[1:]]
-    unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what)
+    unknown = re.fullmatch(r"Object contains unknown field `(.+)`", what, re.DOTALL)
     if unknown:
         keys.append(unknown[1])
         known = Config if len(keys) == 1 else _section(keys[0])
@@ -321,7 +366,12 @@ def _explained(message: str, text: str, path: str) -> ConfigError:
         what = f"unknown key; known here are: {names}"
     else:
         what = what.replace("`", "")
-    return ConfigError(f"{path}, line {_line(text, keys)}, key {'.'.join(keys)}: {what}")
+    return _wrong(what, keys, text, path)
+
+
+def _wrong(what: str, keys: list[str], text: str, path: str) -> ConfigError:
+    key = shown(".".join(keys), SHOWN_MAX)
+    return ConfigError(f"{path}, line {_line(text, keys)}, key {key}: {shown(what, SHOWN_MAX)}")
 
 
 def _section(name: str) -> type[Section] | None:
@@ -333,8 +383,8 @@ def _line(text: str, keys: list[str]) -> int:
     """Find the line of a key; a table's own line where the key is not found as ``key =``."""
     table: list[str] = []
     best = 1
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+    for number, line in enumerate(text.split("\n"), 1):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
         if header:
             table = [part.strip().strip("\"'") for part in header[1].split(".")]
             if table == keys[: len(table)]:

@@ -277,4 +277,4 @@ def for_the_person(error: ConsoleError) -> ConsoleError:
 
 def os_reason(error: OSError) -> str:
     """Say in a few words why the kernel refused, without the errno number or a path."""
-    return error.strerror or type(error).__name__
+    return error.strerror or str(error) or type(error).__name__
