@@ -19,11 +19,12 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from .errors import BadRequest, ConfigError, SetupError, os_reason
+from .names import shown
 from .views import rfc3339
 
 KEY_BYTES = 32
@@ -66,7 +67,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 class Key(Grant, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One key, as the file has it: ``sha256`` of the secret in hex, ``created`` in RFC 3339."""
 
-    sha256: str
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
     created: str
 
     @property
@@ -219,10 +220,10 @@ def _read(path: str) -> tuple[list[Key], object]:
             continue
         try:
             keys.append(msgspec.json.decode(line, type=Key))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             # Only where and what, never the line: someone may have pasted a secret there.
             raise ConfigError(
-                f"{path}, line {number}: not a key ({error}); remove the line, "
+                f"{path}, line {number}: not a key ({shown(str(error))}); remove the line, "
                 "then make a new key with 'serial-console key add'"
             ) from None
     return keys, _identity(status)

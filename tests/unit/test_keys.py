@@ -147,3 +147,24 @@ def test_an_unwritable_place(tmp_path: Path) -> None:
 )
 def test_globs(globs: list[str], name: str, covered: bool) -> None:
     assert keys.Grant(name="g", guests=tuple(globs)).covers(name) is covered
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"name": "x", "sha256": "\xc3\xa9", "created": ""}',  # broke every look-up
+        b'{"name": "x", "sha256": "9F", "created": ""}',
+        b"[" * 5000,
+        b'{"name": ' + b"[" * 5000,
+        b'{"' + b"x" * 5000 + b'": 1}',
+    ],
+    ids=["a hash beyond ASCII", "a short hash", "nested", "a nested field", "a long field"],
+)
+def test_a_line_that_fuzzing_found(path: str, line: bytes) -> None:
+    keys.add(path, "good")
+    with open(path, "ab") as file:
+        file.write(line + b"\n")
+    for look in (lambda: keys.load(path), lambda: keys.Ring(path).find("x")):
+        with pytest.raises(ConfigError, match="line 2: not a key") as raised:
+            look()
+        assert len(str(raised.value)) < 400
