@@ -8,11 +8,12 @@ A request is answered by ``{"v": 1, "ok": true, ...}`` or
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from .errors import BadRequest, BadVersion, ConsoleError, UnknownOp
+from .names import shown
 
 VERSION = 1
 REQUEST_MAX = 4096
@@ -56,12 +57,13 @@ class Redeem(Message, tag="redeem"):
 
     Attributes:
         token: the bearer secret.
-        client: the client's address as the gateway sees it; for listings and logs.
+        client: the client's address as the gateway sees it; for listings and logs. At most 64
+            characters of ASCII: a relay tells of all its sessions in one line.
         events: keep this connection and write the session's events on it.
     """
 
     token: str
-    client: str = ""
+    client: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,64}\Z")] = ""
     events: bool = False
 
 
@@ -447,7 +449,9 @@ class Decoder:
                 f'not a message: {error}; send one JSON object a line with "v" and "op"'
             ) from None
         if header.v != VERSION:
-            raise BadVersion(f"version {header.v} is not spoken here; speak version {VERSION}")
+            raise BadVersion(
+                f"version {shown(str(header.v))} is not spoken here; speak version {VERSION}"
+            )
         if header.op not in self._ops:
             raise UnknownOp(
                 f"this socket has no such operation; known: {', '.join(sorted(self._ops))}"

@@ -54,6 +54,9 @@ def test_any_json_is_decoded_or_refused(value: object, op: str) -> None:
 def test_what_is_refused_is_told_apart() -> None:
     with pytest.raises(BadVersion):
         ADMIN.decode(b'{"v":2,"op":"health","later":1}')
+    with pytest.raises(BadVersion) as raised:
+        ADMIN.decode(b'{"v":' + b"9" * 4000 + b',"op":"health"}')
+    assert len(control.refusal(raised.value)) < 300
     with pytest.raises(UnknownOp, match="health"):
         ADMIN.decode(b'{"v":1,"op":"dance"}')
     with pytest.raises(BadRequest, match="colour"):
