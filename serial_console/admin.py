@@ -233,7 +233,7 @@ def _checked(request: control.Issue, default_ttl: int) -> int:
     ttl = default_ttl if request.ttl is None else request.ttl
     if not 1 <= ttl <= control.TTL_MAX:
         raise BadRequest(f"ttl is {ttl}; a token lives from 1 to {control.TTL_MAX} seconds")
-    if len(request.user) > control.USER_MAX or not request.user.isprintable():
+    if len(request.user) > control.USER_MAX or names.printable(request.user) != request.user:
         raise BadRequest(f"user has to be at most {control.USER_MAX} printable characters")
     if request.replay is not None and request.replay < 0:
         raise BadRequest(f"replay is {request.replay}; it is a number of bytes, 0 for none")

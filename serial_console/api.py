@@ -17,10 +17,9 @@ from urllib.parse import unquote
 
 from anyio import to_thread
 from fastapi import Body, Depends, FastAPI, Path, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from . import __version__, channel, control, problems, views
-from .access import BODY_MAX
 from .config import Config, escape_byte
 from .errors import (
     ConfigError,
@@ -38,6 +37,16 @@ from .names import shown
 log = logging.getLogger("api")
 T = TypeVar("T")
 
+NAME_MAX = 400
+"""Characters of a guest's name or an id; libvirt's files leave a name less than 256. With this and
+the longest of all other fields a request still fits in control.REQUEST_MAX."""
+CONSOLE_MAX = 128
+"""Characters of an alias."""
+# For OpenAPI alone: our own checks, which come after, say better what to do.
+_ESCAPE: dict[str, Any] = {"pattern": r"^(?:(?:[Cc][Tt][Rr][Ll]-|\^)[A-Za-z@\[\\\]^_])?$"}
+_ADDRESS: dict[str, Any] = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+_PRINTABLE: dict[str, Any] = {"pattern": r"^[^\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]*$"}
+
 
 def _decoded(name: str) -> str:
     try:
@@ -54,6 +63,10 @@ def _escape(text: str | None) -> str | None:
     return text
 
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 async def _grant(request: Request) -> Grant:  # async: FastAPI runs a plain one in a thread
     grant: Grant = request.state.grant
     return grant
@@ -62,10 +75,14 @@ async def _grant(request: Request) -> Grant:  # async: FastAPI runs a plain one 
 By = Annotated[Grant, Depends(_grant)]
 Name = Annotated[
     str,
-    Path(description="The guest's name (percent-encoded) or UUID.", max_length=BODY_MAX),
-    AfterValidator(_decoded),
+    Path(description="The guest's name (percent-encoded) or UUID.", max_length=NAME_MAX),
+    BeforeValidator(_decoded),
 ]
-Id = Annotated[str, Path(max_length=256), AfterValidator(_decoded)]
+Id = Annotated[str, Path(max_length=NAME_MAX), BeforeValidator(_decoded)]
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer as JSON Schema has it: 30.0 is one as well."""
 
 
 class TokenRequest(BaseModel):
@@ -73,27 +90,32 @@ class TokenRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    user: str = Field(default="", max_length=control.USER_MAX)
+    user: str = Field(default="", max_length=control.USER_MAX, json_schema_extra=_PRINTABLE)
     """Who will use it: for listings, logs and the limit per user."""
     mode: Literal["rw", "ro"] | None = None
     """``ro`` only watches. Default: what the API key may."""
-    console: str | None = Field(default=None, max_length=256)
+    console: str | None = Field(default=None, max_length=CONSOLE_MAX)
     """The console's alias, such as ``serial0``. Default: the guest's first."""
-    ttl: int | None = Field(default=None, ge=1, le=control.TTL_MAX)
+    ttl: Annotated[int | None, BeforeValidator(_whole)] = Field(
+        default=None, ge=1, le=control.TTL_MAX
+    )
     """Seconds within which it must be used. Default: the configuration's ``tokens.ttl``."""
     takeover: bool = False
     """Take the console from the client that has it."""
     notices: bool | None = None
     """Whether notices are shown in the output. Default: the configuration's."""
-    replay: bool | Annotated[int, Field(ge=0, le=1 << 24)] = True
+    replay: bool | Annotated[Whole, Field(ge=0, le=1 << 24)] = True
     """Recent output shown at the start: how many bytes, or false for none, or true for the
     configuration's number."""
-    escape: Annotated[str | None, Field(max_length=16), AfterValidator(_escape)] = None
+    escape: Annotated[
+        Annotated[str, Field(max_length=16, json_schema_extra=_ESCAPE)] | None,
+        AfterValidator(_escape),
+    ] = None
     """The key that ends the session, such as ``ctrl-q``; empty for none. Default: the
     configuration's."""
-    client_address: str | None = Field(default=None, max_length=256)
+    client_address: Annotated[str, Field(max_length=64, json_schema_extra=_ADDRESS)] | None = None
     """The only client address that may use it."""
-    resume: int = Field(default=0, ge=0, le=control.RESUME_MAX)
+    resume: Whole = Field(default=0, ge=0, le=control.RESUME_MAX)
     """Seconds that the session waits for its client after a lost connection: the same token then
     comes back to it, and gets the output that it missed."""
 

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from .errors import ConsoleError, RateLimited, Unauthorized
 
@@ -90,9 +91,12 @@ def install(app: FastAPI) -> None:
         return of_error(error)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
         code, detail = _HTTP_CODES.get(error.status_code, ("bad_request", str(error.detail)))
-        return problem(error.status_code, code, detail, error.headers)
+        headers = error.headers
+        if error.status_code == 405:  # starlette knows of one route of a path only
+            headers = {"Allow": _allowed(app, request.scope["path"])}
+        return problem(error.status_code, code, detail, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -117,6 +121,11 @@ def _field(place: Sequence[str | int]) -> str:
     """Name a field, where it is of a length that a name may have."""
     name = ".".join(map(str, place[1:]))
     return name if len(name) <= NAME_MAX else "(a long name)"
+
+
+def _allowed(app: FastAPI, path: str) -> str:
+    routes = [one for one in app.routes if isinstance(one, Route) and one.path_regex.match(path)]
+    return ", ".join(sorted({method for one in routes for method in one.methods or ()}))
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

@@ -109,6 +109,29 @@ def test_a_refused_value_is_not_repeated(rest: Rest) -> None:
     assert "s3cret" not in answer.text
 
 
+def test_the_longest_fields_together_fit_the_supervisors_line(rest: Rest) -> None:
+    """Found by schemathesis: what the schema allowed was refused for its length in bytes."""
+    longest = {"user": "\U0001f600" * 128, "console": "\x01" * 128, "client_address": "::1"}
+    answer = rest.issue("\x01" * 400, **longest, ttl=86400, replay=1 << 24, resume=3600)
+    problem(answer, 404, "no_such_guest")
+    problem(rest.issue("x" * 401), 422, "bad_request")
+
+
+def test_a_whole_number_may_be_written_as_a_float(rest: Rest) -> None:
+    """JSON Schema's integer; some languages know no other numbers."""
+    assert rest.issue("web-1", ttl=30.0, resume=5.0, replay=1.0).status_code == 201
+    asked = rest.supervisor.last(control.Issue)
+    assert (asked.ttl, asked.resume, asked.replay) == (30, 5, 1)
+    for ttl in (30.5, "30", 1e308, True):
+        problem(rest.issue("web-1", ttl=ttl), 422, "bad_request")
+
+
+def test_a_refused_method_is_told_all_that_there_are(rest: Rest) -> None:
+    answer = rest.ask("OPTIONS", "/v1/sessions/x")
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "DELETE, GET"
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_name_of_a_guest(rest: Rest, name: str) -> None:
     rest.supervisor.guests.append(fakes.guest(name))
