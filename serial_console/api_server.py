@@ -13,10 +13,11 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from . import access, api, keys
+from . import access, api, keys, problems
 from . import log as logs
 from .channel import peer_of
 from .config import Config, Paths, address
@@ -87,6 +88,26 @@ class _Protocol(H11Protocol):
         if sock.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 self.app_state = {**self.app_state, "peer": peer_of(sock)}
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as all that is wrong, where there is still an answer to give."""
+        if self.cycle is not None:  # whose body it was: nobody is there for its answer any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            answer = problems.problem(400, "bad_request", f"{msg} Send HTTP/1.1.")
+            headers = [
+                *answer.raw_headers,
+                (b"cache-control", b"no-store"),
+                (b"connection", b"close"),
+            ]
+            for event in (
+                h11.Response(status_code=400, headers=headers),
+                h11.Data(data=bytes(answer.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
