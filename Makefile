@@ -1,4 +1,4 @@
-.PHONY: help setup demo test test-slow soak lint clean
+.PHONY: help setup demo test test-slow soak fuzz lint clean
 
 help:
 	@echo "make setup      install what is missing (Debian 12, root or sudo), for all that follows"
@@ -6,6 +6,7 @@ help:
 	@echo "make test       the tests but the slow ones; ARGS='-k name' is passed on to pytest"
 	@echo "make test-slow  all tests"
 	@echo "make soak       random clients and faults for 30 minutes; MINUTES=5, ARGS='--seed N'"
+	@echo "make fuzz       hostile input for a minute a target; SECONDS=600, TARGETS='config names'"
 	@echo "make lint       mypy, ruff and codespell, which 'make test' runs as well"
 	@echo "make clean      remove what was built in this directory"
 
@@ -26,6 +27,15 @@ test-slow: setup
 MINUTES ?= 30
 soak: setup
 	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) $(ARGS)
+
+# Guided by coverage, then the services themselves with more inputs than "make test" gives them.
+SECONDS ?= 60
+fuzz: setup
+	.venv/bin/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+	FUZZ_EXAMPLES=$$(($(SECONDS) * 20)) .venv/bin/python -m pytest --timeout 0 \
+	  tests/integration/test_hostile_doors.py tests/integration/test_hostile_http.py
+	FUZZ_EXAMPLES=$(SECONDS) .venv/bin/python -m pytest --timeout 0 \
+	  tests/integration/test_rest_schema.py
 
 lint: setup
 	.venv/bin/mypy

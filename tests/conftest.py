@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 
 from serial_console.demo import host
 from serial_console.demo.libvirtd import Guest, PrivateLibvirtd
@@ -15,6 +16,10 @@ from serial_console.errors import SetupError
 
 from . import rig
 from .stack import Stack
+
+# The same examples in every run; searching for new ones is what "make fuzz" is for.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.load_profile("fixed")
 
 DAEMONS = pytest.StashKey[list[Any]]()
 """What outlives a test: ``owns`` of each tells of a pid whether it is one of its processes."""
