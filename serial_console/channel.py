@@ -14,6 +14,8 @@ import msgspec
 from .control import LISTING_MAX, ListGuests, ListSessions, Message, encode
 from .errors import BadRequest, SupervisorUnavailable, Unavailable, from_wire, os_reason
 
+NOT_ITS_ANSWER = "the answer is not the supervisor's; is another program listening on that socket?"
+
 
 class Lines:
     """Cuts a stream of bytes into lines, with a bound. No I/O."""
@@ -274,10 +276,8 @@ def ask(sock: socket.socket, request: Message) -> tuple[dict[str, Any], Lines]:
         raise SupervisorUnavailable(
             f"the supervisor gives no answer: {os_reason(error)}; see its log"
         ) from error
-    except msgspec.DecodeError as error:
-        raise SupervisorUnavailable(
-            "the answer is not the supervisor's; is another program listening on that socket?"
-        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SupervisorUnavailable(NOT_ITS_ANSWER) from error
     if reply.get("ok") is not True:
         raise from_wire(str(reply.get("code")), str(reply.get("message")))
     return reply, lines
@@ -310,7 +310,11 @@ def call_all(path: str, request: ListGuests | ListSessions, key: str) -> list[di
     found: list[dict[str, Any]] = []
     while True:
         reply = call(path, request)
-        found += reply[key]
-        if not reply["next"]:
+        try:
+            found += reply[key]
+            after = reply["next"]
+        except (KeyError, TypeError) as error:
+            raise SupervisorUnavailable(NOT_ITS_ANSWER) from error
+        if not after:
             return found
-        request = msgspec.structs.replace(request, after=reply["next"])
+        request = msgspec.structs.replace(request, after=after)

@@ -173,7 +173,10 @@ def to_json(views: object) -> str:
 
 
 def _time(value: object) -> object:
-    return rfc3339(value) if isinstance(value, int | float) else value
+    try:
+        return rfc3339(value) if isinstance(value, int | float) else value
+    except (ValueError, OverflowError, OSError):  # no year has it
+        return None  # which no view takes
 
 
 def _view(fields: Mapping[str, Any], view: type[View]) -> View:

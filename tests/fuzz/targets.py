@@ -19,13 +19,13 @@ from urllib.parse import unquote
 
 from websockify.websockifyserver import WebSockifyServer
 
-from serial_console import channel, config, control, keys, names, terminal
-from serial_console.errors import BadRequest, ConfigError
+from serial_console import channel, config, control, keys, names, terminal, views
+from serial_console.errors import BadRequest, ConfigError, ConsoleError
 from websockify_tokens import ConsoleTokens, client, frames
 
+from . import seeds
 from .terminal_reference import answers
 
-UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
 UNIONS = (
     control.Redeeming,
     control.Administering,
@@ -38,7 +38,6 @@ UNIONS = (
 )
 _DECODERS = [control.Decoder(union) for union in UNIONS]
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-ADDRESS = '[gateway]\nlisten = "{}"\ninsecure = true\n'
 
 
 def messages(data: bytes) -> None:
@@ -93,7 +92,7 @@ def sockets_names(data: bytes) -> None:
             shown.encode()
         assert len(names.shown(text)) <= 64
     for given in (None, alias):
-        path = names.console_socket("/run/console", name, UUID, given)
+        path = names.console_socket("/run/console", name, seeds.UUID, given)
         assert len(os.fsencode(path)) <= names.SUN_PATH_MAX
         assert os.path.dirname(path) == "/run/console"
         assert os.path.normpath(path) == path
@@ -102,7 +101,7 @@ def sockets_names(data: bytes) -> None:
         if not rest.startswith("+"):  # the mark of an alias that is too long
             assert unquote(rest, errors="surrogateescape") == (given or "")
         assert bool(plus) is (given is not None)
-        assert guest == UUID or unquote(guest, errors="surrogateescape") == name
+        assert guest == seeds.UUID or unquote(guest, errors="surrogateescape") == name
 
 
 def configuration(data: bytes) -> None:
@@ -148,7 +147,7 @@ def key_file(data: bytes) -> None:
 
 
 class _FakeSupervisor:
-    """A FAKE supervisor on redeem.sock, which answers every request with the given bytes."""
+    """A FAKE supervisor, which answers every request with the given bytes."""
 
     def __init__(self) -> None:
         # An abstract address: there is no file to leave behind.
@@ -178,10 +177,7 @@ _supervisor: list[_FakeSupervisor] = []
 
 def plugin(data: bytes) -> None:
     """An answer on redeem.sock: a path that can be connected, or a refusal fit to show."""
-    if not _supervisor:
-        _supervisor.append(_FakeSupervisor())
-    supervisor = _supervisor[0]
-    supervisor.answer = data
+    supervisor = _fake_supervisor(data)
     token = data[:200].decode("utf-8", "surrogateescape")
     with mock.patch.object(client, "TIMEOUT", 0.5):
         try:
@@ -211,10 +207,33 @@ def _is_path(path: object) -> None:
     assert b"\0" not in os.fsencode(path)
 
 
-def close_plugin() -> None:
+def _fake_supervisor(answer: bytes) -> _FakeSupervisor:
+    if not _supervisor:
+        _supervisor.append(_FakeSupervisor())
+    _supervisor[0].answer = answer
+    return _supervisor[0]
+
+
+def close() -> None:
     """End the fake supervisor, if there is one."""
     while _supervisor:
         _supervisor.pop().close()
+
+
+def admin_answers(data: bytes) -> None:
+    """An answer on admin.sock, as API and command line understand it: a view, or an error."""
+    path = _fake_supervisor(data).path
+    settings = config.Config()
+    with contextlib.suppress(ConsoleError):
+        answer = channel.call(path, control.Health(), timeout=0.5)
+        for view in (views.guest, views.session, views.health):
+            with contextlib.suppress(ConsoleError):
+                views.to_json(view(answer)).encode()
+        with contextlib.suppress(ConsoleError):
+            views.to_json(views.token(settings, answer)).encode()
+        with contextlib.suppress(ConsoleError):
+            if answer.get("next") == "":
+                channel.call_all(path, control.ListGuests(), "guests")
 
 
 def way_back(data: bytes) -> None:
@@ -282,100 +301,16 @@ class Target(NamedTuple):
     seeds: tuple[bytes, ...]
 
 
-_SESSION: dict[str, Any] = {
-    "id": "0a", "guest": "web", "uuid": UUID, "console": "serial0", "mode": "rw", "user": "u",
-    "client": "192.0.2.1:1", "opened_at": 1.5, "gateway_pid": 7, "gateway_uid": 7, "token_id": "t",
-    "resume": {"seconds": 1, "digest": "00", "client_address": None},
-}  # fmt: skip
-_FIGURES = {
-    "session": "0a", "state": "connected", "idle": 0.5, "bytes_in": 1, "bytes_out": 2, "skipped": 0,
-}  # fmt: skip
-_GUEST = {
-    "name": "web",
-    "uuid": UUID,
-    "state": "running",
-    "consoles": [{"alias": "serial0", "type": "pty", "supported": True}],
-}
-
-
-def _message(op: str, **fields: Any) -> bytes:
-    return json.dumps({"v": 1, "op": op, **fields}).encode()
-
-
-REDEEM_SEEDS = (_message("redeem", token="x" * 43, client="192.0.2.1:1", events=False),)
-ADMIN_SEEDS = (
-    _message("issue", guest="web", user="u", mode="ro", console="serial0", ttl=3, takeover=False,
-             notices=None, replay=1, escape="ctrl-q", client_address="192.0.2.1", resume=0),
-    _message("issue", guest=UUID),
-    _message("revoke", id="00"),
-    _message("guests", after=""),
-    _message("guest", guest="web"),
-    _message("sessions", after=""),
-    _message("session", id="0a"),
-    _message("close", id="0a", by="u"),
-    _message("health"),
-)  # fmt: skip
-_OTHER_SEEDS = (
-    _message("admit", session=_SESSION, events=True, takeover=False, notices=True, replay=1,
-             escape="\x11"),
-    _message("end", code=1000, reason="over", session=None),
-    _message("query"),
-    _message("ready"),
-    _message("failed", code="in_use", message="x", id=1),
-    _message("admitted", session="0a"),
-    _message("opened", session="0a", again=False),
-    _message("closed", code=1000, reason="over", client=_FIGURES),
-    _message("report", clients=[_FIGURES]),
-    _message("adopt", guest="web", uuid=UUID, console="serial0", path="/x", sessions=[_SESSION]),
-    _message("lookup", id=1, guest="web"),
-    _message("scan", id=1),
-    _message("probe", id=1),
-    _message("found", id=1, guest=_GUEST, last=True),
-)  # fmt: skip
-_EVENT_SEEDS = (
-    _message("state", state="connected", text="connected"),
-    _message("skipped", bytes=1),
-    _message("held", bytes=1),
-    _message("end", code=4410, reason="bob has taken over"),
-)
-BACK_SEEDS = (_message("taking", pause=0.5), _message("delivered", bytes=1))
-_ANSWER = json.dumps({"v": 1, "ok": True, "path": "/run/console/web.sock", "session": "0a"})
-_REFUSAL = json.dumps({"v": 1, "ok": False, "code": "in_use", "message": "no", "close": 4409})
-_CONFIG = """# all of it
-[libvirt]
-uri = "qemu:///system"
-[paths]
-consoles = "/c"
-control = "/d"
-api = "/a"
-[gateway]
-listen = "127.0.0.1:6083"
-public_url = "https://host.example/console"
-allowed_origins = ["https://x.example"]
-heartbeat = 10
-[api]
-listen = "[::1]:6084"
-peer_uids = [1, 2]
-[tokens]
-ttl = 30
-store = "memory"
-[session]
-escape = "ctrl-q"
-idle_timeout = 600
-notices = true
-replay = 65536
-[limits]
-sessions = 1000
-[log]
-level = "info"
-"""
-_KEY = json.dumps(
-    {"name": "k", "guests": ["web-*"], "mode": "rw", "sha256": "9f" * 32, "created": "2025"}
-)
-
 TARGETS = {
     "messages": Target(
-        messages, (*REDEEM_SEEDS, *ADMIN_SEEDS, *_OTHER_SEEDS, *_EVENT_SEEDS, *BACK_SEEDS)
+        messages,
+        (
+            *seeds.REDEEM_SEEDS,
+            *seeds.ADMIN_SEEDS,
+            *seeds.OTHER_SEEDS,
+            *seeds.EVENT_SEEDS,
+            *seeds.BACK_SEEDS,
+        ),
     ),
     "lines": Target(lines, (b"\x08\x03one\ntwo\nthree is long\n", b"\xff\x01" + b"x" * 70)),
     "names": Target(
@@ -384,18 +319,25 @@ TARGETS = {
     ),
     "config": Target(
         configuration,
-        (_CONFIG.encode(), ADDRESS.format("0.0.0.0:80").encode(), b'[paths]\n"a.b" = 1\n'),
+        (
+            seeds.CONFIG.encode(),
+            b'[gateway]\nlisten = "0.0.0.0:80"\ninsecure = true\n',
+            b'[paths]\n"a.b" = 1\n',
+        ),
     ),
-    "keys": Target(key_file, (_KEY.encode() + b"\n",)),
+    "keys": Target(key_file, (seeds.KEY.encode() + b"\n",)),
     "plugin": Target(
         plugin,
         (
-            _ANSWER.encode() + b"\n" + b"\n".join(_EVENT_SEEDS) + b"\n",
-            _REFUSAL.encode() + b"\n",
-            _EVENT_SEEDS[3] + b"\n",
+            seeds.ANSWER.encode() + b"\n" + b"\n".join(seeds.EVENT_SEEDS) + b"\n",
+            seeds.REFUSAL.encode() + b"\n",
+            seeds.EVENT_SEEDS[3] + b"\n",
         ),
     ),
-    "way_back": Target(way_back, (b"\n".join(_EVENT_SEEDS) + b"\n",)),
+    "admin_answers": Target(
+        admin_answers, (seeds.GUEST_ANSWER, seeds.SESSION_ANSWER, seeds.ISSUED, seeds.LISTING)
+    ),
+    "way_back": Target(way_back, (b"\n".join(seeds.EVENT_SEEDS) + b"\n",)),
     "replay": Target(
         replay,
         (

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests import rig
-from tests.fuzz import targets
+from tests.fuzz import seeds
 from tests.fuzz.mutate import mutated
 
 INPUTS = int(os.environ.get("FUZZ_EXAMPLES", "200"))
@@ -22,8 +22,8 @@ AHEAD = 16
 """Requests that a connection may send ahead (docs/protocol.md)."""
 LAST = b'{"v": 1, "op": "nonsense"}'
 # Without close: a mutation of it ends all sessions, as it should.
-ADMIN_SEEDS = [seed for seed in targets.ADMIN_SEEDS if b'"close"' not in seed]
-DOORS = {"redeem_path": targets.REDEEM_SEEDS, "admin_path": ADMIN_SEEDS}
+ADMIN_SEEDS = [seed for seed in seeds.ADMIN_SEEDS if b'"close"' not in seed]
+DOORS = {"redeem_path": seeds.REDEEM_SEEDS, "admin_path": ADMIN_SEEDS}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_gateway_that_goes_mad_harms_its_own_session_at_most(shared, shared_gu
             shared.wait_sessions("connected")
             try:
                 for _ in range(20):
-                    seed = choose.choice((*targets.BACK_SEEDS, *targets.REDEEM_SEEDS))
+                    seed = choose.choice((*seeds.BACK_SEEDS, *seeds.REDEEM_SEEDS))
                     send_with(back, mutated(seed, choose)[:8000] + b"\n", [write])
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it does not listen to us any more

@@ -26,7 +26,7 @@ EXAMPLES = 150
 @pytest.fixture(autouse=True)
 def fake_supervisor_ended() -> Iterator[None]:
     yield
-    targets.close_plugin()
+    targets.close()
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
@@ -66,7 +66,7 @@ def test_the_harness_runs(name: str, tmp_path: Path) -> None:
             "-m",
             "tests.fuzz",
             "--seconds=1",
-            "--runs=500",
+            "--runs=200",
             f"--build={tmp_path}",
             name,
         ],
