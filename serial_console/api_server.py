@@ -17,7 +17,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from . import access, api, keys, problems
+from . import access, api, keys, problems, sd
 from . import log as logs
 from .channel import peer_of
 from .config import Config, Paths, address
@@ -47,8 +47,14 @@ def serve(config: Config) -> int:
     reporter = Reporter(config.paths.admin)
     uids = {0, os.geteuid(), *config.api.peer_uids}
     app = access.Gate(api.build(config), ring, uids, config.api.rate, reporter.tell)
+    inherited = sd.Inherited()
+    given = inherited.tcp(config.api.listen), inherited.unix(config.paths.api_socket)
+    inherited.finish()
     # The port first: that another API has it keeps us from touching that one's socket.
-    with _tcp(config.api.listen) as port, _local(config.paths) as local:
+    with (
+        given[0] or _tcp(config.api.listen) as port,
+        _local(config.paths, given[1]) as local,
+    ):
         # http is h11's: it lets us reach the transport, and with it who is at the other end.
         server = _Server(
             uvicorn.Config(
@@ -127,9 +133,18 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         logs.ready()
+        sd.notify("READY=1")
+        self._pings = asyncio.create_task(_ping())  # until the loop ends
 
     def _told(self) -> None:
+        sd.notify("STOPPING=1")
         self.should_exit = True
+
+
+async def _ping() -> None:
+    watchdog = sd.Watchdog()
+    while (seconds := watchdog.ping()) is not None:
+        await asyncio.sleep(seconds)
 
 
 @contextlib.contextmanager
@@ -160,7 +175,8 @@ def _tcp(listen: str) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _local(paths: Paths) -> Iterator[socket.socket]:
-    make_directory(paths.api, 0o755)
-    with contextlib.closing(Listener(paths.api_socket)) as listener:
+def _local(paths: Paths, inherited: socket.socket | None) -> Iterator[socket.socket]:
+    if inherited is None:
+        make_directory(paths.api, 0o755)
+    with contextlib.closing(Listener(paths.api_socket, inherited=inherited)) as listener:
         yield listener.sock

@@ -72,17 +72,23 @@ class Door:
         union: the messages that may come.
         handler: called with a request and its caller; answers now or later, or raises
             ConsoleError, which is the answer then.
+        inherited: the socket where systemd has opened it.
     """
 
     def __init__(
-        self, loop: Loop, path: str, union: Any, handler: Callable[[Any, Caller], None]
+        self,
+        loop: Loop,
+        path: str,
+        union: Any,
+        handler: Callable[[Any, Caller], None],
+        inherited: socket.socket | None = None,
     ) -> None:
         self._loop = loop
         self._decoder = Decoder(union)
         self._handler = handler
         self._callers: dict[int, Caller] = {}
         self._handling = False
-        self._listener = Listener(path)
+        self._listener = Listener(path, inherited=inherited)
         self._spare: int | None = None
         self._short = False
         self._closed = False

@@ -6,11 +6,13 @@ websockify_tokens knows nothing of this package, so that it can be installed wit
 from __future__ import annotations
 
 import os
+import socket
 
-from websockify_tokens.server import Settings
+from websockify_tokens.server import RECEIVE_BUFFER, Settings
 from websockify_tokens.server import serve as serve_settings
 from websockify_tokens.tls import CertificateError
 
+from . import sd
 from .config import Config, address, networks
 from .errors import SetupError, os_reason
 
@@ -28,6 +30,13 @@ def serve(config: Config) -> int:
     host, port = address(settings.listen)
     if not os.path.isdir(os.path.join(WEB, "vendor")):
         raise SetupError("the page is not built; run: make setup")
+    inherited = sd.Inherited()
+    listener = inherited.tcp(settings.listen)
+    inherited.finish()
+    if listener is not None:  # for each connection, as those of a socket of our own
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    watchdog = sd.Watchdog()
     try:
         serve_settings(
             Settings(
@@ -44,6 +53,9 @@ def serve(config: Config) -> int:
                 handshake_timeout=settings.handshake_timeout,
                 max_unauthenticated=settings.max_unauthenticated,
                 trusted_proxies=networks(settings.trusted_proxies),
+                listener=listener,
+                tell=sd.notify,
+                tick=watchdog.ping,
             )
         )
     except CertificateError as error:

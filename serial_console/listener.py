@@ -44,13 +44,22 @@ class Listener:
     Args:
         path: where to bind.
         mode: the file's mode; set by umask around bind, so that it is never wider.
+        inherited: a socket that somebody bound there for us (systemd): its file is left to them.
 
     Raises:
         SetupError: the path is taken, too long, or not writable.
     """
 
-    def __init__(self, path: str, mode: int = 0o660) -> None:
+    def __init__(
+        self, path: str, mode: int = 0o660, inherited: socket.socket | None = None
+    ) -> None:
         self.path = path
+        self._inode: int | None = None
+        if inherited is not None:
+            self.sock = inherited
+            self.sock.setblocking(False)
+            self.gid = _group(path)
+            return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._bind(mode)
@@ -97,9 +106,18 @@ class Listener:
     def close(self) -> None:
         """Stop listening and remove the file if it is still ours."""
         with contextlib.suppress(OSError):
-            if os.stat(self.path).st_ino == self._inode:
+            if self._inode is not None and os.stat(self.path).st_ino == self._inode:
                 os.unlink(self.path)
         self.sock.close()
+
+
+def _group(path: str) -> int:
+    try:
+        return os.stat(path).st_gid
+    except OSError as error:
+        raise SetupError(
+            f"systemd's socket {path} is not there: {os_reason(error)}; restart its socket unit"
+        ) from error
 
 
 def remove_stale(path: str) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import control, names, relay
+from . import control, names, relay, sd
 from . import log as logs
 from .admin import Admin
 from .adoption import Adoption
@@ -77,6 +77,8 @@ def serve(config: Config) -> int:
     gc.freeze()  # relays share these pages
     supervisor.start()
     logs.ready()
+    sd.notify("READY=1")
+    supervisor.ping()
     supervisor.loop.run()
     return 0
 
@@ -102,10 +104,12 @@ class _Supervisor:
         self._children: dict[str, Relay] = {}
         self._reports: list[_Reports] = []
         self._doors: list[Door] = []
+        self._watchdog = sd.Watchdog()
         self._stopping = False
 
     def start(self) -> None:
         paths = self._config.paths
+        inherited = sd.Inherited()
         make_directory(paths.consoles, 0o711)
         make_directory(paths.control, 0o755)
         make_directory(paths.relays, 0o700)
@@ -114,13 +118,20 @@ class _Supervisor:
                 (paths.redeem, control.Redeeming, self._on_redeem),
                 (paths.admin, control.Administering, self._admin.handle),
             ):
-                door = Door(self.loop, path, union, handler)
+                door = Door(self.loop, path, union, handler, inherited.unix(path))
                 doors.callback(door.close)
                 self._doors.append(door)
+            inherited.finish()
             doors.pop_all()
         self.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self._on_signal)
         self._adopt()
         self._audit.started(paths.control, len(self._table))
+
+    def ping(self) -> None:
+        """Tell the watchdog, now and from the loop, that the loop runs."""
+        seconds = self._watchdog.ping(f"STATUS={len(self._table)} sessions")
+        if seconds is not None:
+            self.loop.after(seconds, self.ping)
 
     # ---- redeem.sock
 
@@ -461,6 +472,7 @@ class _Supervisor:
             return
         self._stopping = True
         self._audit.stopping(number.name)
+        sd.notify("STOPPING=1")
         for door in self._doors:
             door.close()
         self._inventory.stop()

@@ -33,7 +33,9 @@ Json = dict[str, Any]
 class Service:
     """One of our programs, running."""
 
-    def __init__(self, name: str, command: Sequence[str], log: str) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: str, pass_fds: Sequence[int] = ()
+    ) -> None:
         self.name = name
         self.log = log
         self.ended_by_test = False
@@ -45,6 +47,7 @@ class Service:
                 stderr=errors,
                 cwd="/",
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     @property

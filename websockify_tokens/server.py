@@ -9,7 +9,7 @@ import signal
 import socket as sockets
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,10 @@ class Settings:
             and for each further request.
         max_unauthenticated: connections at most that have not redeemed a token.
         trusted_proxies: who is believed when they say, in X-Forwarded-For, whose request it is.
+        listener: a socket that listens there already; else one is opened.
+        tell: called with ``READY=1`` and ``STOPPING=1`` (sd_notify(3)).
+        tick: called between two rounds of accepting; returns the seconds within which it must be
+            called again, or None.
     """
 
     host: str
@@ -76,6 +80,9 @@ class Settings:
     handshake_timeout: float = 10.0
     max_unauthenticated: int = 100
     trusted_proxies: Sequence[Network] = ()
+    listener: sockets.socket | None = None
+    tell: Callable[[str], None] = lambda _state: None
+    tick: Callable[[], float | None] = lambda: None
 
 
 class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
@@ -93,7 +100,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         if settings.tls_cert:
             log = self.get_logger()
             self._certificate = Certificate(settings.tls_cert, settings.tls_key, log)
-        self._listening = listen(settings.host, settings.port)
+        self._listening = settings.listener or listen(settings.host, settings.port)
+        self._tell, self._tick = settings.tell, settings.tick
         super().__init__(
             ConsoleRequestHandler,
             listen_host=settings.host,
@@ -122,6 +130,7 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         """Say that we serve."""
         with contextlib.suppress(OSError):  # on a full disk, say
             os.write(1, b"ready\n")
+        self._tell("READY=1")
 
     def start_server(self) -> None:
         """Accept connections and fork a child for each, until SIGTERM or SIGINT.
@@ -143,7 +152,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         while True:
             wait = self._newcomers.wait(time.monotonic())
             self._poll.register(listening, select.POLLIN if wait == 0 else 0)
-            ready = dict(self._poll.poll(wait * 1000 + 1 if wait else None))
+            due = min((seconds for seconds in (wait, self._tick()) if seconds), default=None)
+            ready = dict(self._poll.poll(None if due is None else due * 1000 + 1))
             if wake in ready:
                 signals = set(os.read(wake, 256))
                 if ENDS & signals:
@@ -155,6 +165,7 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
                 self._hear(channel)
             if listening in ready:
                 self._accept(children)
+        self._tell("STOPPING=1")
         self._listening.close()
         for pid in children:
             os.kill(pid, signal.SIGTERM)
