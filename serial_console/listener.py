@@ -16,7 +16,8 @@ def make_directory(path: str, mode: int) -> None:
     """Make a directory for sockets if it is not there; one that is there is left as it is.
 
     Raises:
-        SetupError: it cannot be made or we may not write to it.
+        SetupError: it cannot be made, we may not write to it, or others may: they could put
+            sockets and links of theirs where we look for our own.
     """
     try:
         if not os.path.isdir(path):
@@ -32,6 +33,20 @@ def make_directory(path: str, mode: int) -> None:
         raise SetupError(
             f"the directory {path} is not writable for uid {os.geteuid()}; "
             "change its owner or choose another one under [paths] in the configuration"
+        )
+    status = os.stat(path)
+    open_to = ""
+    if status.st_uid not in (0, os.geteuid()):
+        open_to = f"belongs to uid {status.st_uid}"
+    elif status.st_mode & stat.S_IWOTH:
+        open_to = "can be written by everybody"
+    elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
+        open_to = f"can be written by group {status.st_gid}"
+    if open_to:
+        raise SetupError(
+            f"the directory {path} {open_to}, so that others could replace the sockets in it; give "
+            f"it to uid {os.geteuid()} alone, or choose another one under [paths] in the "
+            "configuration"
         )
 
 

@@ -110,8 +110,9 @@ class _Supervisor:
     def start(self) -> None:
         paths = self._config.paths
         inherited = sd.Inherited()
-        make_directory(paths.consoles, 0o711)
-        make_directory(paths.control, 0o755)
+        # Who may connect to a relay is in this directory's group; its sockets get that group.
+        make_directory(paths.consoles, 0o2710)
+        make_directory(paths.control, 0o711)
         make_directory(paths.relays, 0o700)
         with contextlib.ExitStack() as doors:
             for path, union, handler in (
