@@ -5,6 +5,8 @@ websockify_tokens knows nothing of this package, so that it can be installed wit
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import socket
 
@@ -15,6 +17,9 @@ from websockify_tokens.tls import CertificateError
 from . import sd
 from .config import Config, address, networks
 from .errors import SetupError, os_reason
+
+_PR_SET_DUMPABLE = 4
+_libc = ctypes.CDLL(None)
 
 WEB = os.path.join(os.path.dirname(__file__), "web")
 """The page's files."""
@@ -37,6 +42,7 @@ def serve(config: Config) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     watchdog = sd.Watchdog()
+    os.register_at_fork(after_in_child=lambda: _keep_to_itself(config.paths.redeem))
     try:
         serve_settings(
             Settings(
@@ -66,3 +72,11 @@ def serve(config: Config) -> int:
             "end the program that uses that port, or choose another one as gateway.listen"
         ) from error
     return 0
+
+
+def _keep_to_itself(redeem: str) -> None:
+    """In the child of one client: let those of others, who may have been broken into, neither trace
+    it nor read its memory. Where all is one user's there is nothing to keep from that user."""
+    with contextlib.suppress(OSError):
+        if os.stat(redeem).st_uid != os.geteuid():
+            _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
