@@ -310,7 +310,7 @@ def _completed(config: Config, path: str) -> Config:
         _check_urls("connect_origins", config.gateway.connect_origins)
     except ConfigError as error:
         raise ConfigError(f"{path}: {shown(str(error), 2 * SHOWN_MAX)}") from error
-    system = os.geteuid() == 0
+    system = os.geteuid() == 0 or path == SYSTEM_FILE  # the services' users, operators
     run = "/run" if system else _user_run(config)
     base = run if system else os.path.join(run, "serial-console")
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
