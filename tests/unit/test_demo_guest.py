@@ -12,7 +12,7 @@ from serial_console.errors import SetupError
 
 
 def test_cpio_reads_the_archive(tmp_path):
-    archive = guests._cpio(
+    archive = guests.cpio(
         [("d", 0o040755, b""), ("d/odd", 0o100640, b"12345"), ("e", 0o100644, b"")]
     )
     subprocess.run(
