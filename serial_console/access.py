@@ -25,6 +25,8 @@ BODY_TIMEOUT = 10.0
 """Seconds within which a request's body must have come."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """What is logged as it came; another one may be anything."""
+UNREAD = {"Connection": "close"}
+"""Header of an answer to a request that is not read to its end."""
 OPEN_PATHS = frozenset({"/healthz"})
 """What needs no key."""
 
@@ -217,13 +219,16 @@ async def _body(receive: Receive) -> bytes | Response | None:
                 body += message.get("body", b"")
                 if len(body) > BODY_MAX:
                     return problems.problem(
-                        413, "too_large", f"a request may have at most {BODY_MAX} bytes; send less"
+                        413,
+                        "too_large",
+                        f"a request may have at most {BODY_MAX} bytes; send less",
+                        UNREAD,
                     )
                 if not message.get("more_body"):
                     return bytes(body)
     except TimeoutError:
         return problems.problem(
-            408, "request_timeout", f"the request did not come within {BODY_TIMEOUT:.0f} s"
+            408, "request_timeout", f"the request did not come within {BODY_TIMEOUT:.0f} s", UNREAD
         )
 
 

@@ -28,6 +28,9 @@ from .reporter import Reporter
 STOP_TIMEOUT = 3
 """Seconds that requests have to finish when the server ends."""
 
+HEAD_TIMEOUT = 10.0
+"""Seconds within which a request's head must have come; its body has access.BODY_TIMEOUT."""
+
 log = logging.getLogger("api")
 
 
@@ -86,14 +89,39 @@ def serve(config: Config) -> int:
 
 
 class _Protocol(H11Protocol):
-    """HTTP that knows the user at the other end of a unix socket."""
+    """HTTP that knows the user at a unix socket's other end, and waits for no head without end."""
+
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._time_the_head()
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 self.app_state = {**self.app_state, "peer": peer_of(sock)}
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._time_the_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._time_the_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def _time_the_head(self) -> None:
+        """Have the connection closed unless the next request's head has come in time."""
+        waits = self.conn.their_state is h11.IDLE
+        if waits and self._patience is None:
+            self._patience = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
+        elif not waits and self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as all that is wrong, where there is still an answer to give."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import select
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +123,34 @@ def test_another_user_on_the_socket(
         finally:
             assert server.end() == 0
     assert answer.status_code == status
+
+
+def test_a_head_that_trickles_in_has_ten_seconds(server: Server) -> None:
+    """In all, also where a request was served before; one that is too large is not read on."""
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with contextlib.ExitStack() as stack:
+        fresh, used, large = (
+            stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(3)
+        )
+        used.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += used.recv(4096)
+        large.sendall(b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n")
+        large.sendall(bytes(20000))
+        with large.makefile("rb") as refusal:
+            assert refusal.read().startswith(b"HTTP/1.1 413")  # and the end
+        begin = time.monotonic()
+        left = {fresh, used}
+        head = itertools.chain(b"GET /healthz HTTP/1.1\r\n", itertools.repeat(ord("x")))
+        while left and time.monotonic() < begin + 20:
+            byte = bytes([next(head)])
+            for sock in select.select(left, [], [], 0.5)[0]:
+                assert sock.recv(4096) == b""
+                left.discard(sock)
+            for sock in left:
+                sock.send(byte)
+        assert 9 < time.monotonic() - begin < 15
 
 
 def test_the_socket_is_for_owner_and_group_and_goes_with_the_server(server: Server) -> None:
