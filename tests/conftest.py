@@ -142,7 +142,8 @@ def both(make_stack: MakeStack, via: str) -> Stack:
 def shared(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Supervisor, gateway and api for a module whose tests leave no session behind."""
     with host.short_directory("sc-run-") as directory:
-        one = Stack(libvirtd.uri, directory, str(tmp_path_factory.mktemp("shared")))
+        logs = str(tmp_path_factory.mktemp("shared"))
+        one = Stack(libvirtd.uri, directory, logs, api={"rate": 0})  # tests ask more than managers
         try:
             one.start("supervisor", "gateway", "api")
             assert one.ask("health")["libvirt"] == "ok"  # the inventory is there from now on

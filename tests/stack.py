@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import psutil
 
+from serial_console.demo.libvirtd import Guest
+
 from . import rig
 from .clients import Raw, Terminal
 
@@ -246,6 +248,11 @@ class Stack:
         assert answer["ok"], answer
         return list(answer["sessions"])
 
+    def session_of(self, guest: Guest) -> Json:
+        """Return the one session of a guest."""
+        (found,) = (one for one in self.sessions() if one["uuid"] == guest.uuid)
+        return found
+
     def wait_sessions(self, *states: str, seconds: float = 10.0) -> list[Json]:
         """Wait until there are sessions in exactly these states, of whatever order."""
         found: list[Json] = []
@@ -376,3 +383,18 @@ def pss(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     raise AssertionError("no Pss")
+
+
+def memory(session: Json) -> list[int]:
+    """Return what a session's relay and its gateway process have allocated, in bytes."""
+    return [anonymous(session["relay_pid"]), anonymous(session["gateway_pid"])]
+
+
+def anonymous(pid: int) -> int:
+    """Return the bytes of a process that are no file's: its own, or shared with its forks.
+
+    Unlike its own (USS) and its share (PSS) they do not grow when it first writes to a page that
+    it has from its parent, or when another that shares one ends.
+    """
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))

@@ -24,7 +24,7 @@ import psutil
 from serial_console.demo import host
 from serial_console.demo.libvirtd import PrivateLibvirtd
 from tests import rig
-from tests.stack import Stack, descendants
+from tests.stack import Stack, anonymous, descendants
 
 from . import soak_logs
 from .soak_chaos import Chaos
@@ -248,15 +248,6 @@ class Soak:
             if len(left) != least:  # the supervisor's inventory
                 journal.fail(f"children of the {service} at the end: {left}")
         soak_logs.check(self._stack, journal)
-
-
-def anonymous(pid: int) -> int:
-    """Return the bytes of a process that are its own, or shared with its forks.
-
-    Not its PSS, which grows when those that share its pages end.
-    """
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))
 
 
 def report(journal: Journal, seed: int, folder: str) -> None:

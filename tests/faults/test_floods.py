@@ -4,10 +4,10 @@ import contextlib
 import re
 import time
 
-import psutil
 import pytest
 
 from tests import rig
+from tests.stack import memory
 
 MIB = 1 << 20
 ROUNDS = 20
@@ -31,16 +31,6 @@ def numbered(flood):
     """Return 10 MiB of which each piece tells where it belongs."""
     tag = bytes([ord("A") + flood])
     return b"".join(b"%s%07d" % (tag, number) for number in range(FLOOD // 8))
-
-
-def memory(session):
-    pids = session["relay_pid"], session["gateway_pid"]
-    return [psutil.Process(pid).memory_full_info().uss for pid in pids]
-
-
-def the_session(stack, guest):
-    (found,) = (one for one in stack.sessions() if one["uuid"] == guest.uuid)
-    return found
 
 
 def test_input_to_a_paused_guest_is_held_bounded_and_typed_when_it_runs(stack, echo_guest):
@@ -86,14 +76,14 @@ def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_gue
             }
             stack.wait_sessions("paused", "connected", "connected")
             floods["deaf"].serve(0.3)  # what printing alone costs a new relay
-            before = {kind: memory(the_session(stack, guests[kind])) for kind in guests}
+            before = {kind: memory(stack.session_of(guests[kind])) for kind in guests}
             for client in floods.values():
                 client.send(numbered(flood))
             for client in floods.values():
                 client.serve_until(b"what you type is held.]")
             assert prints(floods["deaf"]), "it prints all the while"
             for kind, guest in guests.items():
-                session = the_session(stack, guest)
+                session = stack.session_of(guest)
                 assert session["bytes_in"] < MIB, "the client is no longer read"
                 for begin, end in zip(before[kind], memory(session), strict=True):
                     assert end - begin < 2 * MIB, (kind, flood)
@@ -152,6 +142,6 @@ def taken_over(stack, guests, floods):
 def closed_by_the_operator(stack, guests, floods):
     for kind, guest in guests.items():
         began = time.monotonic()
-        stack.ask("close", id=the_session(stack, guest)["id"])
+        stack.ask("close", id=stack.session_of(guest)["id"])
         floods[kind].serve_until(b"The operator closed this session.")
         assert time.monotonic() - began < 2

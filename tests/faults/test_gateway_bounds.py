@@ -1,9 +1,8 @@
 """What a gateway's process holds of a session stays bounded, whoever floods it from which side."""
 
-import psutil
-
 from tests import rig
 from tests.silent import Silent
+from tests.stack import anonymous
 from tests.unit.test_frames import masked
 from websockify_tokens import frames
 
@@ -13,8 +12,8 @@ LOCAL = "127.0.0.1"
 
 
 def gateway_memory(session):
-    """Bytes that a session's gateway process has for itself."""
-    return psutil.Process(session["gateway_pid"]).memory_full_info().uss
+    """Bytes that a session's gateway process has allocated."""
+    return anonymous(session["gateway_pid"])
 
 
 def test_input_that_a_guest_does_not_read_is_not_kept(stack, echo_guest):

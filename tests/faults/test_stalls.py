@@ -3,10 +3,10 @@
 import re
 import time
 
-import psutil
 import pytest
 
 from tests import rig
+from tests.stack import memory
 
 MIB = 1 << 20
 STALL = 60.0
@@ -18,16 +18,6 @@ SLOW = 10240
 PATTERN = bytes(range(0x20, 0x7F))
 FLOOD, STOP = b"\x06", b"x"
 MARK = re.compile(rb"\r\n\x1b\[2m\[(\d+) bytes of output skipped\]\x1b\[22m\r\n")
-
-
-def memory(session):
-    pids = session["relay_pid"], session["gateway_pid"]
-    return [psutil.Process(pid).memory_full_info().uss for pid in pids]
-
-
-def the_session(stack, guest):
-    (found,) = (one for one in stack.sessions() if one["uuid"] == guest.uuid)
-    return found
 
 
 def start_flood(client):
@@ -53,13 +43,13 @@ def test_a_stalled_client_costs_its_guest_nothing_and_a_slow_one_loses_nothing(s
         start_flood(slow)
         stalled_since = start_flood(stalled)
         stalled.serve(1.0)
-        before = memory(the_session(stack, stalled_guest))
+        before = memory(stack.session_of(stalled_guest))
         for tenth in range(1, int(10 * STALL)):
             slow.serve(0.1, SLOW // 10)
             time.sleep(max(0.0, stalled_since + 1.0 + tenth / 10 - time.monotonic()))
         grown = [
             after - begin
-            for begin, after in zip(before, memory(the_session(stack, stalled_guest)), strict=True)
+            for begin, after in zip(before, memory(stack.session_of(stalled_guest)), strict=True)
         ]
         assert max(grown) < MIB
 
@@ -74,11 +64,11 @@ def test_a_stalled_client_costs_its_guest_nothing_and_a_slow_one_loses_nothing(s
         skipped = sum(int(mark[1]) for mark in marks)
         shown = len(MARK.sub(b"", bytes(stalled.output))) - 9
         assert shown + skipped == stalled_count
-        assert the_session(stack, stalled_guest)["skipped"] == skipped
+        assert stack.session_of(stalled_guest)["skipped"] == skipped
         after_last = bytes(stalled.output[marks[-1].end() : -9])
         assert after_last == continued(after_last[0], len(after_last))
 
-        assert the_session(stack, slow_guest)["skipped"] == 0
+        assert stack.session_of(slow_guest)["skipped"] == 0
         assert bytes(slow.output[:-9]) == continued(0x20, slow_count)
         assert slow_count < free_count / 2, "the guest waits"
 
