@@ -14,8 +14,6 @@ import resource
 import secrets
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import control, names, relay, sd
 from . import log as logs
@@ -39,9 +37,10 @@ from .errors import (
     for_the_person,
     from_wire,
 )
+from .figures import Figures
 from .inventory import Inventory
 from .listener import make_directory, remove_stale
-from .loop import Loop, Timer
+from .loop import Loop
 from .sessions import Admission, Relay, Session, SessionTable
 from .tokens import BAD, Grant, MemoryStore, digest
 
@@ -49,8 +48,6 @@ log = logging.getLogger("supervisor")
 
 ADMISSION = 10.0
 """Seconds from a redeem to its answer; a relay that is not ready then is ended."""
-REPORT = 0.5
-"""Seconds that relays have to report their figures; a slower one's last ones are shown."""
 OBEY = 3.0
 """Seconds that a relay has to end a session."""
 STOP = 4.0
@@ -91,6 +88,9 @@ class _Supervisor:
         self._inventory = Inventory(self.loop, config)
         self._table = SessionTable(config.limits)
         self._audit = Audit(config.log.audit)
+        self._relays: dict[tuple[str, str], Relay] = {}
+        self._children: dict[str, Relay] = {}
+        self._figures = Figures(self.loop, self._children)
         self._admin = Admin(
             config,
             self._tokens,
@@ -98,11 +98,8 @@ class _Supervisor:
             self._inventory,
             self._audit,
             self._end,
-            self._with_reports,
+            self._figures.bring,
         )
-        self._relays: dict[tuple[str, str], Relay] = {}
-        self._children: dict[str, Relay] = {}
-        self._reports: list[_Reports] = []
         self._doors: list[Door] = []
         self._watchdog = sd.Watchdog()
         self._stopping = False
@@ -349,7 +346,7 @@ class _Supervisor:
                 for figures in message.clients:
                     if figures.session in which.sessions:
                         which.sessions[figures.session].figures = figures
-                self._reported(which)
+                self._figures.reported(which)
             case control.Adopt():
                 which.ready = True
                 for session in [Session(info, which) for info in message.sessions]:
@@ -359,7 +356,7 @@ class _Supervisor:
     def _on_relay_end(self, which: Relay, how: str) -> None:
         self._retire(which)
         del self._children[which.id]
-        self._reported(which)
+        self._figures.reported(which)
         with contextlib.suppress(ConsoleError):
             if all(other.path != which.path for other in self._children.values()):
                 remove_stale(which.path)
@@ -442,30 +439,6 @@ class _Supervisor:
         for line in lines:
             self._on_relay(which, line)
 
-    def _with_reports(self, then: Callable[[], None]) -> None:
-        """Go on when every relay has told its figures, or after a while without."""
-        asked = {one.id for one in self._children.values() if one.ready and one.sessions}
-        for key in asked:
-            self._tell(self._children[key], control.Query())
-        reports = _Reports(asked, then)
-        if not asked:
-            then()
-            return
-        self._reports.append(reports)
-        reports.timer = self.loop.after(REPORT, lambda: self._reports_in(reports))
-
-    def _reported(self, which: Relay) -> None:
-        for reports in list(self._reports):
-            reports.missing.discard(which.id)
-            if not reports.missing:
-                self._reports_in(reports)
-
-    def _reports_in(self, reports: _Reports) -> None:
-        self._reports.remove(reports)
-        if reports.timer is not None:
-            reports.timer.cancel()
-        reports.then()
-
     # ---- the end
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -500,10 +473,3 @@ class _Supervisor:
         with contextlib.suppress(OSError):
             os.rmdir(self._config.paths.relays)
         self.loop.stop()
-
-
-@dataclass
-class _Reports:
-    missing: set[str]
-    then: Callable[[], None]
-    timer: Timer | None = None
