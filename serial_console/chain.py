@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import SetupError, os_reason
-from .views import rfc3339
+from .times import rfc3339
 
 START = "0" * 64
 """``prev`` of the very first line."""

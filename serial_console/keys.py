@@ -25,7 +25,7 @@ import msgspec
 
 from .errors import BadRequest, ConfigError, SetupError, os_reason
 from .names import shown
-from .views import rfc3339
+from .times import rfc3339
 
 KEY_BYTES = 32
 """Random bytes of a key: 256 bits."""

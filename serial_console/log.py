@@ -7,14 +7,14 @@ import json
 import logging
 import os
 import select
-import time
 
 from .names import printable
+from .times import rfc3339
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        stamp = rfc3339(record.created, "seconds")
         line = f"{stamp} {record.levelname.lower()} {record.name}[{record.process}]: "
         return line + printable(" ".join(self.text(record).splitlines()))
 
@@ -29,7 +29,7 @@ class _Json(_Text):
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(
             {
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+                "time": rfc3339(record.created, "seconds"),
                 "level": record.levelname.lower(),
                 "name": record.name,
                 "pid": record.process,

@@ -9,13 +9,13 @@ import dataclasses
 import json
 import socket
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from .config import Config, address
 from .errors import SupervisorUnavailable
+from .times import rfc3339
 
 View = TypeVar("View")
 
@@ -157,12 +157,6 @@ def page_base(config: Config) -> str:
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http{'s' if gateway.tls_cert else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def rfc3339(seconds: float) -> str:
-    """Return a Unix time in RFC 3339, UTC, to the millisecond."""
-    stamp = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    return stamp.replace("+00:00", "Z")
 
 
 def to_json(views: object) -> str:

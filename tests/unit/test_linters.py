@@ -54,17 +54,25 @@ def test_the_plugin_knows_nothing_of_the_rest() -> None:
             assert top in {"", "websockify", *sys.stdlib_module_names}, f"{path}: {module}"
 
 
-def test_imports_point_one_way() -> None:
-    """No module of ours needs, by whatever way, one that needs it; lazy imports count too."""
-    package = os.path.join(ROOT, "serial_console")
-    names = {name[:-3] for name in os.listdir(package) if name.endswith(".py")} - {"__init__"}
-    left = {}
-    for name in names:
-        with open(os.path.join(package, name + ".py"), encoding="utf-8") as file:
+def listing(package: str) -> list[str]:
+    """Return a package's modules as docs/architecture.md lists them, the uppermost first."""
+    with open(os.path.join(ROOT, "docs", "architecture.md"), encoding="utf-8") as file:
+        layout = file.read().partition("## Layout")[2]
+    found = re.search(rf"^ +{package}/ (.*?)(?:^ +\w+/ |\Z)", layout, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return re.findall(r"\w+", found[1])
+
+
+@pytest.mark.parametrize("package", ["serial_console", "websockify_tokens"])
+def test_the_documented_layout_is_the_code_s_and_imports_point_down(package: str) -> None:
+    """By whatever way; lazy imports count too."""
+    listed = listing(package)
+    directory = os.path.join(ROOT, package)
+    there = {name[:-3] for name in os.listdir(directory) if name.endswith(".py")}
+    assert sorted({*listed} - {"__init__"}) == sorted(there - {"__init__", "__main__"})
+    for number, name in enumerate(listed):
+        with open(os.path.join(directory, name + ".py"), encoding="utf-8") as file:
             lines = re.findall(r"^\s*from \.(\w*) import ([^\n(]*)", file.read(), re.MULTILINE)
         needed = {module or word for module, what in lines for word in re.findall(r"\w+", what)}
-        left[name] = needed & names
-    while free := {name for name, needed in left.items() if not needed & left.keys()}:
-        for name in free:
-            del left[name]
-    assert not left, f"these need each other: {left}"
+        up = needed & {*listed[: number + 1]}
+        assert not up, f"{name} imports {up}, which the layout lists above it"
