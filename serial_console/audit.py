@@ -16,7 +16,7 @@ from . import __version__, control, journal
 from .chain import Chain, Head
 from .channel import Peer
 from .errors import CloseCode, ConsoleError
-from .names import printable, shown
+from .names import printable, shortened, shown
 from .rate import Buckets
 from .sessions import Session
 from .tokens import Grant
@@ -91,7 +91,7 @@ class Audit:
 
     def _event(self, name: str, **fields: Any) -> None:
         cut = {
-            key: shortened(value) if isinstance(value, str) else value
+            key: shortened(value, TEXT_MAX) if isinstance(value, str) else value
             for key, value in fields.items()
         }
         self._logger.info(name, extra={"fields": cut})
@@ -269,11 +269,6 @@ class Audit:
             left_out=message.left_out,
             uid=peer.uid,
         )
-
-
-def shortened(text: str) -> str:
-    """Cut a value at TEXT_MAX characters."""
-    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _console(one: Grant | control.SessionInfo) -> dict[str, Any]:

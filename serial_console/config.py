@@ -6,7 +6,6 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Sequence
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -243,8 +242,15 @@ def networks(addresses: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv
     return found
 
 
-def _check_origins(gateway: Gateway) -> None:
-    """Raise ConfigError when an origin is not written as browsers write it."""
+def _check_urls(gateway: Gateway) -> None:
+    """Raise ConfigError when public_url is no URL, or an origin not as browsers write it."""
+    url = gateway.public_url
+    if url and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+        raise ConfigError(
+            f'gateway.public_url is "{url}"; '
+            'write the URL that browsers use, such as "https://host.example/console"'
+        )
+    _check_port("public_url", url)
     for key in ("allowed_origins", "connect_origins"):
         for origin in getattr(gateway, key):
             if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", origin):
@@ -252,6 +258,14 @@ def _check_origins(gateway: Gateway) -> None:
                     f'gateway.{key} has "{origin}"; write scheme, host in lower case and port '
                     'as browsers do, such as "https://host.example" or "https://host.example:8443"'
                 )
+            _check_port(key, origin)
+
+
+def _check_port(key: str, url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise ConfigError(f'gateway.{key} has "{shown(url)}", which is no URL: {error}') from error
 
 
 def _is_host(text: str) -> bool:
@@ -290,24 +304,14 @@ def _completed(config: Config, path: str) -> Config:
                     "TLS; set tls_cert and tls_key, or insecure = true if a TLS proxy is in front"
                 )
         networks(config.gateway.trusted_proxies)
-        _check_origins(config.gateway)
+        _check_urls(config.gateway)
         if bool(config.gateway.tls_cert) != bool(config.gateway.tls_key):
             raise ConfigError("gateway.tls_cert and gateway.tls_key go together; set both or none")
-        if config.gateway.public_url and not re.fullmatch(
-            r"https?://[^/\s?#@]+(/[^\s?#]*)?", config.gateway.public_url
-        ):
-            raise ConfigError(
-                f'gateway.public_url is "{config.gateway.public_url}"; '
-                'write the URL that browsers use, such as "https://host.example/console"'
-            )
         if config.log.audit and not os.path.isabs(config.log.audit):
             raise ConfigError(
                 f'log.audit is "{config.log.audit}"; write a whole path, '
                 'such as "/var/log/serial-console/audit.log"'
             )
-        _check_urls("public_url", [config.gateway.public_url])
-        _check_urls("allowed_origins", config.gateway.allowed_origins)
-        _check_urls("connect_origins", config.gateway.connect_origins)
     except ConfigError as error:
         raise ConfigError(f"{path}: {shown(str(error), 2 * SHOWN_MAX)}") from error
     system = os.geteuid() == 0 or path == SYSTEM_FILE  # the services' users, operators
@@ -330,16 +334,6 @@ def _completed(config: Config, path: str) -> Config:
             config.api, keys=config.api.keys or os.path.join(etc, "api-keys")
         ),
     )
-
-
-def _check_urls(key: str, urls: Sequence[str]) -> None:
-    for url in urls:
-        try:
-            _ = urlsplit(url).port
-        except ValueError as error:
-            raise ConfigError(
-                f'gateway.{key} has "{shown(url)}", which is no URL: {error}'
-            ) from error
 
 
 def _user_run(config: Config) -> str:

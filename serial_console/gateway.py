@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import socket
 
-from websockify_tokens.server import RECEIVE_BUFFER, Settings
+from websockify_tokens.server import Settings
 from websockify_tokens.server import serve as serve_settings
 from websockify_tokens.tls import CertificateError
 
@@ -38,9 +37,6 @@ def serve(config: Config) -> int:
     inherited = sd.Inherited()
     listener = inherited.tcp(settings.listen)
     inherited.finish()
-    if listener is not None:  # for each connection, as those of a socket of our own
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     watchdog = sd.Watchdog()
     os.register_at_fork(after_in_child=lambda: _keep_to_itself(config.paths.redeem))
     try:

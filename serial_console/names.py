@@ -57,5 +57,9 @@ def printable(text: str) -> str:
 
 def shown(text: str, limit: int = 64) -> str:
     """Make a name fit to be shown in a sentence: nothing that is no text, not endless."""
-    clean = printable(text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return shortened(printable(text), limit)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Cut a text at so many characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

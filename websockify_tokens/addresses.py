@@ -26,11 +26,11 @@ def client_of(
         trusted: the proxies' addresses.
     """
     host, port = peer
-    address = _address(host)
+    address = parsed(host)
     hops = ",".join(forwarded).split(",") if forwarded else []
     while hops and address is not None and _is_trusted(address, trusted):
         found = _HOP.fullmatch(hops.pop().strip())
-        hop = _address(found[1] or found[3] or found[5]) if found else None
+        hop = parsed(found[1] or found[3] or found[5]) if found else None
         if not found or hop is None:
             break
         address, host = hop, str(hop)
@@ -48,7 +48,7 @@ def _is_trusted(address: Address, trusted: Sequence[Network]) -> bool:
     return any(address in network for network in trusted)
 
 
-def _address(text: str) -> Address | None:
+def parsed(text: str) -> Address | None:
     """Parse an address; an IPv4 one that is written as IPv6 is IPv4."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])

@@ -10,6 +10,8 @@ import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
+from .addresses import parsed
+
 GRACE = 0.5
 """Seconds that a connection has for its request before another one may take its place: a TLS
 handshake and a request over a link of 200 ms. It bounds the forks of a flood, too: twice as many a
@@ -21,13 +23,10 @@ PerSourceNetBlockSize knows."""
 
 def source_of(host: str) -> str:
     """Return what counts as one source: an IPv4 address, an IPv6 network, or the text itself."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+    address = parsed(host)
+    if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, NETWORK), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return host if address is None else str(address)
 
 
 @dataclass

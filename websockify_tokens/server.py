@@ -101,6 +101,9 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
             log = self.get_logger()
             self._certificate = Certificate(settings.tls_cert, settings.tls_key, log)
         self._listening = settings.listener or listen(settings.host, settings.port)
+        # Its connections get these.
+        self._listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
+        self._listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
         self._tell, self._tick = settings.tell, settings.tick
         super().__init__(
             ConsoleRequestHandler,
@@ -339,8 +342,6 @@ def listen(host: str, port: int) -> sockets.socket:
     sock = sockets.socket(info[0], info[1])
     try:
         sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)
-        sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
-        sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(info[4])
         sock.listen(sockets.SOMAXCONN)  # a flood fills it last
     except OSError:
