@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import os
@@ -17,6 +16,8 @@ from typing import Any, Self
 
 import websockets.exceptions
 from websockets.sync.client import ClientConnection, connect
+
+from .raw_http import upgrade
 
 STOP = 10.0
 """Seconds that a program may take to end on a busy machine."""
@@ -140,6 +141,12 @@ class Terminal:
         return f"no {what} in {len(self.rest())} bytes: {self.rest()[-400:]!r}"
 
 
+def echo(terminal: Terminal, data: bytes) -> bytes:
+    """Type something at an echo guest; return the same number of bytes of what comes next."""
+    terminal.send(data)
+    return terminal.read_exactly(len(data), seconds=20)
+
+
 class Raw:
     """A WebSocket client on a bare socket, which does both ways at once and only what it is told.
 
@@ -156,12 +163,7 @@ class Raw:
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.connect((host, port))
-        key = base64.b64encode(os.urandom(16)).decode()
-        self._socket.sendall(
-            f"GET /websockify?token={token} HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            f"Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-        )
+        self._socket.sendall(upgrade(port, token, [f"{host}:{port}"]) + b"\r\n")
         answer = b""
         while b"\r\n\r\n" not in answer:
             answer += self._socket.recv(1)

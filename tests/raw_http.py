@@ -14,6 +14,12 @@ ALWAYS = (
     "Cross-Origin-Resource-Policy: same-origin",
 )
 """Headers of every answer."""
+_FIELDS = (
+    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+UPGRADE = "Host: {host}\r\n" + _FIELDS
+"""The headers of a handshake."""
 
 
 def upgrade(
@@ -24,24 +30,21 @@ def upgrade(
     lines = [
         f"GET /websockify?token={token} HTTP/1.1",
         *(f"Host: {host}" for host in hosts),
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version: 13",
         *([] if origin is None else [f"Origin: {origin}"]),
     ]
-    return "".join(f"{line}\r\n" for line in lines).encode()
+    return ("".join(f"{line}\r\n" for line in lines) + _FIELDS).encode()
 
 
 def sent_raw(port: int, data: bytes) -> bytes:
-    """Send bytes that need not be HTTP; return what comes, until the gateway closes."""
+    """Send bytes that need not be HTTP; return what comes, until the other end closes."""
     answer = b""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=20) as sock,
         contextlib.suppress(ConnectionResetError, BrokenPipeError),
     ):
         sock.sendall(data)
-        sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it may have closed already
+            sock.shutdown(socket.SHUT_WR)
         while piece := sock.recv(65536):
             answer += piece
     return answer

@@ -6,11 +6,8 @@ import select
 import socket
 from typing import Self
 
-UPGRADE = (
-    "GET /websockify?token={token} HTTP/1.1\r\nHost: {host}\r\n"
-    "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+from .raw_http import upgrade
+
 STUCK = 1.0
 """Seconds without room for more after which a flood is taken for held."""
 
@@ -22,7 +19,7 @@ class Silent:
         self._sock = socket.create_connection((host, port), timeout=10)
         # Else megabytes of a flood would wait on this side.
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-        self._sock.sendall(UPGRADE.format(token=token, host=f"{host}:{port}").encode())
+        self._sock.sendall(upgrade(port, token, [f"{host}:{port}"]) + b"\r\n")
         with self._sock.makefile("rb", buffering=0) as answer:
             while answer.readline() not in (b"\r\n", b""):
                 pass

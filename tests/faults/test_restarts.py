@@ -11,15 +11,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests import rig
+from tests.clients import echo
 from tests.faults.test_resume import all_arrived
 from tests.stack import alive
 
 SESSIONS = 20
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=10)
 
 
 def end_of(stack, token):

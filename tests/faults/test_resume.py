@@ -9,18 +9,13 @@ import time
 import pytest
 
 from tests import rig
-from tests.clients import Raw
+from tests.clients import Raw, echo
 
 RUNS_AGAIN = b"\x1b[2m[The guest runs again.]\x1b[22m\r\n"
 SKIPPED = re.compile(rb"\r\n\x1b\[2m\[(\d+) bytes of output skipped\]\x1b\[22m\r\n")
 BACKLOG = 262144
 """Bytes that wait for a client at most (DESIGN.md)."""
 ESCAPE = b"\x11"
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=10)
 
 
 def session_of(stack, user):

@@ -8,17 +8,13 @@ import time
 
 from serial_console.terminal import SOFT_RESET, without_queries
 from tests import rig
+from tests.clients import echo
 from tests.stack import alive
 
 FLOOD = bytes(range(0x20, 0x7F))
 RING = 65536
 """Bytes of recent output that are kept (DESIGN.md)."""
 SKIPPED = re.compile(rb"\r\n\x1b\[2m\[(\d+) bytes of output skipped\]\x1b\[22m\r\n")
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=10)
 
 
 def is_flood(data):

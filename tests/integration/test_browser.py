@@ -2,41 +2,19 @@
 
 import os
 import re
-import shutil
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tests import rig
+from tests.chromium import shows, status
 
 OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 REPORT_VIOLATIONS = """
 document.addEventListener('securitypolicyviolation', (event) =>
   console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
 """
-
-
-@pytest.fixture
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        rig.missing("there is no chromium here; run 'make setup'")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @pytest.fixture
@@ -61,20 +39,6 @@ def page(browser, shared):
     yield page
     page.close()
     assert not wrong
-
-
-def shows(page, pattern):
-    """Wait until the terminal shows a line that matches."""
-    page.wait_for_function(
-        "(pattern) => new RegExp(pattern, 'm').test("
-        "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' '))",
-        arg=pattern,
-        timeout=20000,
-    )
-
-
-def status(page):
-    return page.locator("#status")
 
 
 def test_from_a_rest_token_to_a_prompt_and_back(shared, linux_guest, page):

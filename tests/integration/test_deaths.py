@@ -4,12 +4,8 @@ import os
 import signal
 
 from tests import rig
+from tests.clients import echo
 from tests.stack import alive, descendants
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=10)
 
 
 def test_a_killed_relay_does_not_lock_its_guest(both, via, echo_guest):

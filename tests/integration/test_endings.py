@@ -6,13 +6,10 @@ import time
 import psutil
 import pytest
 
+from tests.clients import echo
+
 ESCAPE = b"\x11"
 STOPPED = "The console service on the host was stopped."
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=10)
 
 
 def test_the_client_closes(both, via, echo_guest):

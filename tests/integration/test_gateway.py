@@ -3,7 +3,7 @@
 import pytest
 
 from tests import stack as stacks
-from tests.raw_http import sent_raw, status_of
+from tests.raw_http import UPGRADE, sent_raw, status_of
 
 
 class TestPages:
@@ -129,10 +129,6 @@ def test_requests_may_follow_each_other(shared):
     assert answer.count(b"HTTP/1.1 200 ") == 100, "one connection lives for ever"
 
 
-UPGRADE = (
-    "Host: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 REQUESTS = {
     "unknown token": "GET /websockify?token={t} HTTP/1.1\r\n" + UPGRADE + "\r\n",
     "second parameter": "GET /websockify?path=x&token={t}&y=1 HTTP/1.1\r\n" + UPGRADE + "\r\n",

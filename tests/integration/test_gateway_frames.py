@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from tests.silent import UPGRADE
+from tests.raw_http import upgrade
 from tests.stack import descendants
 from tests.unit.test_frames import masked
 from websockify_tokens import frames
@@ -23,9 +23,8 @@ class Bare:
     """A client that sends what it is told and understands the gateway's frames."""
 
     def __init__(self, stack, token):
-        host = f"127.0.0.1:{stack.gateway_port}"
         self.sock = socket.create_connection(("127.0.0.1", stack.gateway_port), timeout=15)
-        self.sock.sendall(UPGRADE.format(token=token, host=host).encode())
+        self.sock.sendall(upgrade(stack.gateway_port, token) + b"\r\n")
         self.file = self.sock.makefile("rb")
         assert self.file.readline().startswith(b"HTTP/1.1 101")
         while self.file.readline() != b"\r\n":

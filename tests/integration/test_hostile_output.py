@@ -5,15 +5,14 @@ from __future__ import annotations
 import gzip
 import itertools
 import re
-import shutil
 import time
 
 import pytest
-from playwright.sync_api import Error, expect, sync_playwright
+from playwright.sync_api import Error, expect
 
 from tests import rig
+from tests.chromium import shows, status
 from tests.hostile_output import BAD_ADDRESSES, CORPUS, MARKER, RESET, STRANGER, link
-from tests.integration.test_browser import FLAGS, shows, status
 
 FREEZE = 2.0
 """Seconds for which the page may be busy without a look at anything else."""
@@ -127,19 +126,6 @@ def orders(shared, guest):
         shell.read_until(b"ours: 42\r\n")
         yield shell
     shared.wait_free()
-
-
-@pytest.fixture
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        rig.missing("there is no chromium here; run 'make setup'")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 class Watched:

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import threading
 from urllib.parse import quote
 
@@ -19,12 +18,9 @@ from serial_console.demo import host
 from .. import rig
 from ..clients import Pty
 from ..journaled import Journaled
+from ..raw_http import UPGRADE, sent_raw
 from ..stack import KEY_NAME, http, request
 
-UPGRADE = (
-    "Host: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 GATEWAY = [
     "GET /websockify?token={s} HTTP/1.1\r\n" + UPGRADE + "\r\n",
     "GET /websockify?x=1&%74oken={s} HTTP/1.1\r\n" + UPGRADE + "\r\n",
@@ -106,21 +102,6 @@ def forms(secret: str) -> set[bytes]:
         text = base64.b64encode(b"x" * shift + raw)[4:-4]
         found |= {text, text.replace(b"+", b"-").replace(b"/", b"_")}
     return found
-
-
-def send(port: int, text: str) -> bytes:
-    """Send bytes that need not be HTTP; return all that comes back."""
-    got = b""
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as sock,
-        contextlib.suppress(ConnectionResetError, BrokenPipeError),
-    ):
-        sock.sendall(text.encode())
-        with contextlib.suppress(OSError):  # it may have closed already
-            sock.shutdown(socket.SHUT_WR)
-        while data := sock.recv(65536):
-            got += data
-    return got
 
 
 class _Run:
@@ -265,12 +246,12 @@ class _Run:
             if "Upgrade" in text:
                 sent.append(self.issue(f"gateway request {number}, real"))
             for secret in sent:
-                got = send(self.stack.gateway_port, text.format(s=secret, host=where))
+                got = sent_raw(self.stack.gateway_port, text.format(s=secret, host=where).encode())
                 self.answers.append(got)
             self.stack.wait_free()
         for number, text in enumerate(API):
             for secret in self.wrong(f"api request {number}"), self.stack.key:
-                self.answers.append(send(self.stack.api_port, text.format(s=secret)))
+                self.answers.append(sent_raw(self.stack.api_port, text.format(s=secret).encode()))
         for number, message in enumerate(MESSAGES):
             for path in self.stack.redeem_path, self.stack.admin_path:
                 secret = self.wrong(f"message {number}")

@@ -16,6 +16,7 @@ import pytest
 
 from serial_console.demo import host
 from tests import intruder, rig
+from tests.clients import echo
 from tests.stack import Service, Stack, descendants, http
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -136,11 +137,6 @@ def separate(libvirtd, run_dir):
             yield one.start("supervisor", "gateway", "api")
         finally:
             one.close()
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=10)
 
 
 def relay_of(stack):

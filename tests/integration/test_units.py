@@ -13,7 +13,7 @@ import pytest
 from serial_console.demo import host
 from serial_console.errors import SetupError
 from tests import machine, rig
-from tests.clients import Terminal
+from tests.clients import Terminal, echo
 from tests.stack import alive, http
 
 EXPOSURE = {"supervisor": 2.5, "gateway": 1.5, "api": 1.5}
@@ -164,11 +164,6 @@ def token(serving, guest, **fields):
 def connect(serving, guest, **fields):
     url = f"ws://127.0.0.1:{serving.gateway_port}/websockify?token="
     return Terminal(url + token(serving, guest, **fields))
-
-
-def echo(terminal, data):
-    terminal.send(data)
-    return terminal.read_exactly(len(data), seconds=20)
 
 
 def session(serving):

@@ -1,0 +1,50 @@
+"""Our page in Debian's Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from . import rig
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Browser]:
+    """Chromium, until the end of the context."""
+    path = shutil.which("chromium")
+    if path is None:
+        rig.missing("there is no chromium here; run 'make setup'")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def shows(page: Page, pattern: str) -> None:
+    """Wait until the terminal shows a line that matches."""
+    page.wait_for_function(
+        "(pattern) => new RegExp(pattern, 'm').test("
+        "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' '))",
+        arg=pattern,
+        timeout=20000,
+    )
+
+
+def status(page: Page) -> Locator:
+    """The page's bar."""
+    return page.locator("#status")
