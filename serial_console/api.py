@@ -1,9 +1,9 @@
 """The REST interface. It holds the API keys and asks the supervisor for everything else.
 
 A key that covers only some guests meets the others as if they did not exist, with their sessions
-and tokens. The supervisor knows nothing of keys, and cannot be asked whose an unused token is: so
-the API remembers which guest each token that it issued is for, and such a key can revoke those,
-and the ones behind sessions of its guests. Any other token is unknown to it.
+and tokens. The supervisor knows keys by name only, not what they cover, and cannot be asked whose
+an unused token is: so the API remembers which guest each token that it issued is for, and such a
+key can revoke those, and the ones behind sessions of its guests. Any other token is unknown to it.
 """
 
 from __future__ import annotations

@@ -228,11 +228,13 @@ def _key_revoke(options: argparse.Namespace) -> int:
     from .attach import login_name
 
     settings = config.load(options.config)
+    unknown = None
     try:
         keys.revoke(settings.api.keys, options.name)
-    except BadRequest:
-        if not options.close:  # its sessions may be there still
+    except BadRequest as error:
+        if not options.close:
             raise
+        unknown = error  # or revoked before, and its sessions are there still
     request = control.RevokeKey(key=options.name, close=options.close, by=login_name())
     try:
         done = channel.call(settings.paths.admin, request)
@@ -240,9 +242,10 @@ def _key_revoke(options: argparse.Namespace) -> int:
         gone = isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError)
         if gone and not options.close:
             return 0  # unused tokens are gone with their supervisor
-        raise SetupError(
-            f"the key is revoked, but what it has given could not be: {error}"
-        ) from error
+        key = "there is no such key" if unknown else "the key is revoked"
+        raise SetupError(f"{key}, but what it has given could not be revoked: {error}") from error
+    if unknown and not done.get("tokens") and not done.get("sessions"):
+        raise unknown
     _say(f"{done.get('tokens')} unused tokens revoked, {done.get('sessions')} sessions closed")
     return 0
 

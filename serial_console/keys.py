@@ -204,7 +204,7 @@ def _read(path: str) -> tuple[list[Key], object]:
             if status.st_mode & 0o027:
                 raise ConfigError(
                     f"the API keys {path} are open to others "
-                    f"(mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}"
+                    f"(mode {stat.S_IMODE(status.st_mode):04o}); run: chmod g-w,o= {path}"
                 )
             lines = file.read().splitlines()
     except FileNotFoundError:

@@ -177,7 +177,7 @@ class FakeSupervisor:
                 self.tokens = {key: id_ for key, id_ in self.tokens.items() if id_ != request.id}
                 return {}
             case control.RevokeKey():
-                return {"tokens": 0, "sessions": 0}
+                return {"tokens": 0, "sessions": len(self.sessions) if request.close else 0}
             case control.AuditHead():
                 return {"seq": 0, "hash": "0" * 64}
             case control.ListGuests():

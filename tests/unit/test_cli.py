@@ -126,8 +126,12 @@ def test_keys_are_added_listed_and_revoked(command: Command, tmp_path: Path) -> 
     assert command.supervisor.last(control.RevokeKey) == revoked
     assert json.loads(command("key", "list", "--json")) == []
     command("key", "revoke", "web", status=1)
-    command("key", "revoke", "web", "--close")  # the sessions of a key that is gone
+    # The sessions of a key that is gone; or a slip of the pen.
+    assert command("key", "revoke", "web", "--close").endswith(", 1 sessions closed\n")
     assert command.supervisor.last(control.RevokeKey).close
+    command.supervisor.sessions = []
+    assert command("key", "revoke", "wbe", "--close", status=1) == ""
+    assert "no key of that name" in command.err
 
 
 def test_a_key_is_revoked_though_nobody_can_be_told(command: Command) -> None:

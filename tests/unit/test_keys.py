@@ -99,7 +99,7 @@ def test_a_file_open_to_others_is_refused_with_what_to_do(path: str, mode: int) 
     assert ring.find(secret)
     os.chmod(path, mode)
     for use in (lambda: keys.load(path), lambda: ring.find(secret), lambda: keys.add(path, "two")):
-        with pytest.raises(ConfigError, match=f"chmod 600 {path}"):
+        with pytest.raises(ConfigError, match=f"chmod g-w,o= {path}"):
             use()
     os.chmod(path, 0o600)
     assert ring.find(secret)
