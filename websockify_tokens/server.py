@@ -104,6 +104,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         # Its connections get these.
         self._listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
         self._listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
+        # systemctl reload, of a service that may have nothing to renew, must not end it.
+        self._reloads = bool(self._certificate or settings.listener)
         self._tell, self._tick = settings.tell, settings.tick
         super().__init__(
             ConsoleRequestHandler,
@@ -143,8 +145,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         """
         wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        renew = {signal.SIGHUP} if self._certificate is not None else set()
-        for number in {signal.SIGCHLD} | ENDS | renew:
+        reload = {signal.SIGHUP} if self._reloads else set()
+        for number in {signal.SIGCHLD} | ENDS | reload:
             signal.signal(number, lambda _signal, _frame: None)
         listening = self._listening.fileno()
         self._listening.setblocking(False)
@@ -256,7 +258,7 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self._certificate is not None:
+        if self._reloads:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         # Neither is one of these numbers: the listening socket and our own pipe were opened before.

@@ -167,6 +167,10 @@ def test_sockets_of_systemd_s_own_activator_lead_to_a_console(make, echo_guest):
         for name in names:
             stack.services[name].wait_ready()
             assert stack.told(name) == b"READY=1"
+        os.kill(stack.pid("gateway"), signal.SIGHUP)  # systemctl reload, without a certificate
+        assert http(stack.gateway_port, "GET", "/")[0] == 200
+        terminal.send(b"again")
+        assert terminal.read_exactly(5) == b"again"
         terminal.send(b"\x11")
         assert terminal.ended()[0] == 1000
     for name in names:
