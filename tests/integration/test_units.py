@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from serial_console import config
 from serial_console.demo import host
 from serial_console.errors import SetupError
 from tests import machine, rig
@@ -118,6 +119,10 @@ def test_users_groups_and_directories_are_as_documented(tmp_path):
         "/etc/serial-console/config.toml": "0644 root:root",
         "/etc/serial-console/api-keys": "0640 root:serial-console-api",
     }
+    with open(f"{root}/etc/serial-console/config.toml", encoding="utf-8") as file:
+        text = file.read()
+    assert text.endswith("\n"), "what is appended to it would be part of its comment"
+    assert config.parse(text, "") == config.parse("", "")
 
 
 @pytest.fixture(scope="module")
