@@ -7,13 +7,14 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from . import __version__, channel, config, control, log, names, views
-from .errors import BadRequest, ConsoleError, SetupError, os_reason
+from . import __version__, channel, config, control, log, views
+from .errors import BadRequest, ConsoleError, SetupError
+from .output import drop, say, table
 
 PROGRAM = "serial-console"
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        _drop_output()  # the reader is gone
+        drop()  # the reader is gone
         return 1
     return status
 
@@ -109,9 +110,9 @@ def _token(options: argparse.Namespace) -> int:
     )
     token = views.token(settings, channel.call(settings.paths.admin, request))
     if options.json:
-        _say(views.to_json(token))
+        say(views.to_json(token))
     else:
-        _say(token.page_url if options.url else token.token)
+        say(token.page_url if options.url else token.token)
     return 0
 
 
@@ -119,7 +120,7 @@ def _guests(options: argparse.Namespace) -> int:
     admin = config.load(options.config).paths.admin
     guests = [views.guest(one) for one in channel.call_all(admin, control.ListGuests(), "guests")]
     if options.json:
-        _say(views.to_json(guests))
+        say(views.to_json(guests))
         return 0
     rows = [
         (
@@ -135,7 +136,7 @@ def _guests(options: argparse.Namespace) -> int:
         )
         for one in guests
     ]
-    _table(("GUEST", "STATE", "CONSOLES", "SESSIONS", "UUID"), rows)
+    table(("GUEST", "STATE", "CONSOLES", "SESSIONS", "UUID"), rows)
     return 0
 
 
@@ -144,7 +145,7 @@ def _sessions(options: argparse.Namespace) -> int:
     found = channel.call_all(admin, control.ListSessions(), "sessions")
     sessions = [views.session(one) for one in found]
     if options.json:
-        _say(views.to_json(sessions))
+        say(views.to_json(sessions))
         return 0
     rows = [
         (
@@ -163,7 +164,7 @@ def _sessions(options: argparse.Namespace) -> int:
         for one in sessions
     ]
     titles = ("ID", "GUEST", "CONSOLE", "MODE", "USER", "CLIENT", "STATE", "SINCE", "IDLE")
-    _table((*titles, "TYPED", "SHOWN"), rows)
+    table((*titles, "TYPED", "SHOWN"), rows)
     return 0
 
 
@@ -173,7 +174,7 @@ def _close(options: argparse.Namespace) -> int:
     admin = config.load(options.config).paths.admin
     request = control.Close(id=options.session, by=login_name())
     count = channel.call(admin, request).get("closed")
-    _say(f"{count} {'session' if count == 1 else 'sessions'} closed")
+    say(f"{count} {'session' if count == 1 else 'sessions'} closed")
     return 0
 
 
@@ -202,7 +203,7 @@ def _key_add(options: argparse.Namespace) -> int:
     with contextlib.suppress(ConsoleError):  # a supervisor that is not there writes no audit log
         event = control.Audit(event="key_added", key=options.name, by=login_name())
         channel.call(settings.paths.admin, event)
-    _say(secret)
+    say(secret)
     sys.stderr.write("This key is shown once; it is good at once.\n")
     return 0
 
@@ -216,10 +217,10 @@ def _key_list(options: argparse.Namespace) -> int:
             {"name": key.name, "guests": key.guests, "mode": key.mode, "created": key.created}
             for key in found
         ]
-        _say(json.dumps(shown, indent=2))
+        say(json.dumps(shown, indent=2))
         return 0
     rows = [(key.name, key.mode, " ".join(key.guests), key.created) for key in found]
-    _table(("NAME", "MODE", "GUESTS", "CREATED"), rows)
+    table(("NAME", "MODE", "GUESTS", "CREATED"), rows)
     return 0
 
 
@@ -246,7 +247,7 @@ def _key_revoke(options: argparse.Namespace) -> int:
         raise SetupError(f"{key}, but what it has given could not be revoked: {error}") from error
     if unknown and not done.get("tokens") and not done.get("sessions"):
         raise unknown
-    _say(f"{done.get('tokens')} unused tokens revoked, {done.get('sessions')} sessions closed")
+    say(f"{done.get('tokens')} unused tokens revoked, {done.get('sessions')} sessions closed")
     return 0
 
 
@@ -257,54 +258,28 @@ def _audit_verify(options: argparse.Namespace) -> int:
     from .verify import report
 
     for line in report(config.load(options.config), options.files):
-        _say(line)
+        say(line)
     return 0
 
 
 def _config_check(options: argparse.Namespace) -> int:
     config.load(options.config)
     path = options.config or os.environ.get("SERIAL_CONSOLE_CONFIG") or config.SYSTEM_FILE
-    _say(f"{path}: ok" if os.path.exists(path) else f"{path}: not there; the defaults are ok")
+    say(f"{path}: ok" if os.path.exists(path) else f"{path}: not there; the defaults are ok")
     return 0
 
 
 def _config_show(options: argparse.Namespace) -> int:
     settings: dict[str, dict[str, Any]] = msgspec.to_builtins(config.load(options.config))
     tables = []
-    for name, table in settings.items():
+    for name, section in settings.items():
         # The strings, numbers and lists that we have are written alike in TOML and JSON.
-        keys = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+        keys = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()
+        ]
         tables.append("\n".join([f"[{name}]", *keys]))
-    _say("\n\n".join(tables))
+    say("\n\n".join(tables))
     return 0
-
-
-# ---- output
-
-
-def _say(text: str) -> None:
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_output()
-        raise SetupError(f"cannot write what there is to say: {os_reason(error)}") from error
-
-
-def _drop_output() -> None:
-    """Python flushes once more at exit, which must not fail as well."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns under titles; names are made harmless for the terminal."""
-    lines = [list(titles), *([names.shown(str(cell)) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        _say("  ".join(cells).rstrip())
 
 
 # ---- arguments
