@@ -17,6 +17,7 @@ from websockify_tokens import frames
 
 MIB = 1 << 20
 SEED = 4
+SLOW = pytest.param(120, marks=[pytest.mark.slow, pytest.mark.timeout(300)])
 
 
 class Bare:
@@ -180,7 +181,7 @@ def memory(pids):
     return max(found)
 
 
-@pytest.mark.parametrize("seconds", [8, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [8, SLOW])
 def test_frames_made_up_crash_nothing(shared, shared_guest, witness, seconds):
     """Each stream to a session of its own, ended by what it sent or by us."""
     gateway = shared.pid("gateway")
