@@ -131,6 +131,7 @@ def booted(libvirtd):
     if os.geteuid() != 0:
         rig.missing("root, to run a systemd")
     directory = os.path.dirname(libvirtd.socket)
+    before = os.stat(directory).st_mode, os.stat(libvirtd.socket).st_uid
     with machine.scratch() as scratch:
         one = machine.Machine(scratch, directory)
         users = one.configure(api={"peer_uids": [OPERATOR]})
@@ -140,8 +141,12 @@ def booted(libvirtd):
         for name, seconds in units:
             conf = f"etc/systemd/system/serial-console-{name}.service.d/quick.conf"
             machine.write(f"{one.upper}/{conf}", f"[Service]\nWatchdogSec={seconds}\n")
-        with one:
-            yield one
+        try:
+            with one:
+                yield one
+        finally:
+            os.chmod(directory, stat.S_IMODE(before[0]))
+            os.chown(libvirtd.socket, before[1], -1)
 
 
 @pytest.fixture
