@@ -119,6 +119,15 @@ def add_users(root: str) -> dict[str, int]:
     return {one[0]: int(one[2]) for one in fields if one[0].startswith("serial-console")}
 
 
+def _cgroups() -> str:
+    """Return where the host's cgroups (version 2) are."""
+    with open("/proc/mounts", encoding="utf-8") as file:
+        found = [line.split()[1] for line in file if line.split()[2] == "cgroup2"]
+    if not found:
+        rig.missing("cgroup2")
+    return found[0]
+
+
 class Machine:
     """A running systemd with our target's units installed, not started.
 
@@ -134,6 +143,8 @@ class Machine:
         self.upper = os.path.join(directory, "upper")
         self._unshare: subprocess.Popen[bytes] | None = None
         self.pid = 0
+        # Of its own: of two machines in one, each would find the other's processes in its services.
+        self._cgroup = os.path.join(_cgroups(), os.path.basename(directory))
 
     def configure(self, **sections: dict[str, Any]) -> dict[str, int]:
         """Install everything into the scratch root; return the users' ids."""
@@ -175,10 +186,12 @@ class Machine:
     def __enter__(self) -> Self:
         os.mkdir(os.path.join(self.directory, "root"))
         script = _BOOT.format(mine=self.directory, libvirt=self._libvirt, checkout=ROOT)
+        os.mkdir(self._cgroup)
+        enter = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', self._cgroup]
         with open(os.path.join(self.directory, "boot.log"), "wb") as log:
             self._unshare = subprocess.Popen(
                 [
-                    "unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork",
+                    *enter, "unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork",
                     "--kill-child", "/bin/bash", "-c", script,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -203,6 +216,13 @@ class Machine:
         if self._unshare is not None:
             self._unshare.kill()  # pid 1 in there goes with it, and with that the rest
             self._unshare.wait()
+        assert rig.eventually(self._without_cgroup), "something of it is left"
+
+    def _without_cgroup(self) -> bool:
+        for path, _, _ in os.walk(self._cgroup, topdown=False):
+            with contextlib.suppress(OSError):  # what is killed is not gone at once
+                os.rmdir(path)
+        return not os.path.exists(self._cgroup)
 
     def _ended(self) -> bool:
         return self._unshare is None or self._unshare.poll() is not None
