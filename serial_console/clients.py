@@ -26,6 +26,8 @@ LAST_OUTPUT = 1.0
 """Seconds at most for a client whose session ends to take what the guest printed before."""
 LAST_INPUT = 1.0
 """Seconds at most for the guest to take what a client that has gone had typed before."""
+REASON_MAX = 120
+"""Characters of what a gateway says of a client's end."""
 
 _from_gateway = control.Decoder(control.FromGateway)
 
@@ -41,6 +43,7 @@ class _Client:
     successor: tuple[control.Admit, Channel | None] | None = None  # replaces its connection
     full: bool = False  # its socket took nothing the last time
     ending: Finish | None = None
+    gone: str = "The client is gone."  # why, once its gateway has said so
     taker: str = ""  # the session that takes over
 
     @property
@@ -210,6 +213,7 @@ class Clients:
                         self._pump.taking(client.id, message.pause, time.monotonic())
                     case control.Delivered() as message if client.opened:
                         self._pump.delivered(client.id, message.bytes)
+                        client.gone = names.shown(message.reason, REASON_MAX) or client.gone
         except ConsoleError as error:
             log.warning("a gateway sent what is not understood: %s", error)
             back.broken = True
@@ -218,7 +222,7 @@ class Clients:
             if client.successor is not None:
                 self._succeed(client)
             elif not client.opened and not client.grace:  # the gateway died before it connected
-                self._close(client, CloseCode.ENDED, "The client is gone.")
+                self._close(client, CloseCode.ENDED, client.gone)
 
     # ---- bytes
 
@@ -334,7 +338,7 @@ class Clients:
         if client.grace:
             client.deadline = time.monotonic() + client.grace
         else:
-            client.ending = Finish(client.id, CloseCode.ENDED, "The client is gone.")
+            client.ending = Finish(client.id, CloseCode.ENDED, client.gone)
             client.deadline = time.monotonic() + LAST_INPUT
 
     def _let_go(self, client: _Client) -> None:

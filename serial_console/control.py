@@ -401,9 +401,13 @@ class Taking(Message, tag="taking"):
 
 
 class Delivered(Message, tag="delivered"):
-    """The client is gone; so many bytes of output have reached it on this connection."""
+    """The client is gone; so many bytes of output have reached it on this connection.
+
+    ``reason``: why, as the gateway sees it; for listings of what happened, not for the client.
+    """
 
     bytes: int
+    reason: str = ""
 
 
 FromGateway = Taking | Delivered

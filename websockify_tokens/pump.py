@@ -98,16 +98,16 @@ class Pump:
         try:
             self._run()
         except Ended as end:
-            self._tell_delivered(there=not end.by_client)
+            self._tell_delivered(end.reason, there=not end.by_client)
             end.unsent, end.reader = bytes(self._to_client), self._reader
             raise
-        except OSError:
-            self._tell_delivered(there=False)
+        except OSError as error:
+            self._tell_delivered(f"The connection broke: {error.strerror}.", there=False)
             raise
 
-    def _tell_delivered(self, *, there: bool) -> None:
-        """Tell the relay how much output has arrived; a client that is still there is given a
-        moment to acknowledge what it has."""
+    def _tell_delivered(self, reason: str, *, there: bool) -> None:
+        """Tell the relay why this ends and how much output has arrived; a client that is still
+        there is given a moment to acknowledge what it has."""
         deadline = time.monotonic() + TICK
         while self._look_at_flow(now := time.monotonic()) or self._flow.outstanding:
             if not there or now >= deadline:
@@ -115,7 +115,7 @@ class Pump:
             with contextlib.suppress(OSError):
                 self._write_client()
             select.select([], [], [], TICK / 20)
-        self._back.tell("delivered", bytes=self._flow.delivered)
+        self._back.tell("delivered", bytes=self._flow.delivered, reason=reason)
 
     def _run(self) -> None:
         wake = _woken_by_sigterm()

@@ -127,6 +127,8 @@ def test_vanished_clients_are_found_and_live_ones_are_not(
         log = clients.stack.services["gateway"].logged()
         assert log.count("vanished: it acknowledged nothing for 30 s.") == 4
         assert log.count("answered no ping for 30 s.") == 1
+        log = clients.stack.services["supervisor"].logged()
+        assert log.count("vanished: it acknowledged nothing for 30 s.") == 4
         again = clients.enter("again", home, quiet)
         again.send(b"free")
         again.read_until(b"free", seconds=5)
@@ -162,6 +164,8 @@ def test_it_is_the_same_behind_tls(make_stack, network, make_guest, tmp_path, mo
         print(clients.ended)
         assert clients.ended.keys() == {"idle", "reading, vanishes"}
         assert all(seconds < 5 for seconds in clients.ended.values())
+        said = clients.stack.services["supervisor"].logged()
+        assert said.count("closed: 1000 The client has vanished: ") == 2
         stays.read_until(b"\4")
 
 

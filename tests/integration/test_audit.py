@@ -102,7 +102,7 @@ def test_a_session_from_its_token_to_its_end(audited, path, echo_guest):
         "event": "session_closed",
         **seen,
         "code": CloseCode.ENDED,
-        "reason": "The client is gone.",
+        "reason": "The client closed.",
         "bytes_in": 5,
         "bytes_out": 5,
         "skipped": 0,
