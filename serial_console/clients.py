@@ -38,6 +38,7 @@ class _Client:
     back: Channel | None
     # To connect, or to come back; once it is ``ending``: for last output or input.
     deadline: float
+    invited: float  # until when its gateway may connect; 0 once it has
     sock: socket.socket | None = None
     opened: bool = False  # the pump knows it
     successor: tuple[control.Admit, Channel | None] | None = None  # replaces its connection
@@ -57,10 +58,12 @@ class _Client:
         return resume.seconds if resume else 0
 
     def expects(self, peer: Peer) -> bool:
-        """Whether it is this peer that may connect."""
+        """Whether it is this peer that may connect, once for each redeem: while a client is away,
+        another process of the gateway may have been given the number of its former one."""
         session = self.admit.session
         expected = (session.gateway_pid, session.gateway_uid)
-        return self.sock is None and not self.ending and expected == (peer.pid, peer.uid)
+        invited = time.monotonic() < self.invited and not self.ending
+        return invited and expected == (peer.pid, peer.uid)
 
 
 class Clients:
@@ -104,7 +107,8 @@ class Clients:
         """Let a client connect; one whose session is here comes back to it."""
         client = self._clients.get(admit.session.id)
         if client is None:
-            client = _Client(admit, back, time.monotonic() + CONNECT)
+            until = time.monotonic() + CONNECT
+            client = _Client(admit, back, deadline=until, invited=until)
             self._clients[client.id] = client
             self._watch_back(client)
             self._tell(control.Admitted(session=client.id))
@@ -140,7 +144,8 @@ class Clients:
             peer: who made it, as the kernel says.
             wait: whether a session waits for a guest that is off, or ends.
         """
-        client = next((one for one in self._clients.values() if one.expects(peer)), None)
+        # The newest: an older one of this process number never connected.
+        client = next((one for one in reversed(self._clients.values()) if one.expects(peer)), None)
         if client is None:
             log.warning("refused a connection of pid %d, uid %d: no token", peer.pid, peer.uid)
             sock.close()
@@ -148,6 +153,7 @@ class Clients:
         now = time.monotonic()
         sock.setblocking(False)
         client.sock = sock
+        client.invited = 0.0
         client.full = False
         if client.opened:
             self._pump.come_back(client.id, now)
@@ -185,6 +191,7 @@ class Clients:
         (admit, client.back), client.successor = client.successor, None
         client.admit.session = admit.session  # the rest of what the token says is in the first
         client.deadline = time.monotonic() + max(CONNECT, client.grace)
+        client.invited = time.monotonic() + CONNECT
         self._watch_back(client)
         self._tell(control.Admitted(session=client.id))
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -220,6 +221,22 @@ def test_a_token_without_resume_is_good_for_one_connection(shared, shared_guest)
         assert echo(terminal, b"y") == b"y"
     shared.wait_free()
     assert end_of(shared, token) == 4401
+
+
+def test_a_process_number_lets_nobody_into_a_session_whose_client_is_away(shared, shared_guest):
+    """A gateway process that was broken into may fork until it has that number."""
+    answer = shared.redeem(shared.token(shared_guest.uuid, resume=30))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(answer["path"])
+        shared.wait_sessions("connected")
+    shared.wait_sessions("detached")
+    with socket.socket(socket.AF_UNIX) as again:
+        again.settimeout(10)
+        again.connect(answer["path"])
+        assert again.recv(1) == b""
+    shared.wait_sessions("detached")
+    assert shared.cli("close", "--all").returncode == 0
+    shared.wait_free()
 
 
 def test_a_token_for_one_address_lets_no_other_come_back(shared, shared_guest):
