@@ -38,7 +38,7 @@ def serve(config: Config) -> int:
     listener = inherited.tcp(settings.listen)
     inherited.finish()
     watchdog = sd.Watchdog()
-    os.register_at_fork(after_in_child=lambda: _keep_to_itself(config.paths.redeem))
+    os.register_at_fork(before=lambda: _keep_to_itself(config.paths.redeem))
     try:
         serve_settings(
             Settings(
@@ -71,8 +71,9 @@ def serve(config: Config) -> int:
 
 
 def _keep_to_itself(redeem: str) -> None:
-    """In the child of one client: let those of others, who may have been broken into, neither trace
-    it nor read its memory. Where all is one user's there is nothing to keep from that user."""
+    """Let the child of one client, which may be broken into, neither trace nor read or write the
+    memory of those of others, nor ours, from which all later ones come; a child has this from us.
+    Where all is one user's there is nothing to keep from that user."""
     with contextlib.suppress(OSError):
         if os.stat(redeem).st_uid != os.geteuid():
             _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

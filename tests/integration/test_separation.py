@@ -204,6 +204,7 @@ def test_the_gateway_s_rights_are_to_redeem_and_no_more(separate, make_guest, li
     watched, unused = make_guest(), separate.issue(make_guest(state="off").uuid, ttl=600)
     relays = os.path.join(separate.control, "relays")
     supervisor, api = separate.pid("supervisor"), separate.pid("api")
+    gateway = separate.pid("gateway")
     with separate.open(watched.uuid) as terminal:
         assert echo(terminal, b"x") == b"x"
         (session,) = separate.wait_sessions("connected")
@@ -243,12 +244,14 @@ def test_the_gateway_s_rights_are_to_redeem_and_no_more(separate, make_guest, li
             ["replace", path],
             ["read", os.path.join(separate.directory, "keys", "api-keys")],
             # The other clients' too, although they are of the same user.
-            *(["read", f"/proc/{pid}/environ"] for pid in (supervisor, relay, api, child)),
+            *(["read", f"/proc/{pid}/environ"] for pid in (supervisor, relay, api, child, gateway)),
             ["read", f"/proc/{child}/mem"],
+            ["read", f"/proc/{gateway}/mem"],  # it forks the process of every later client
         ]
         assert_denied(GATEWAY, denied, "EACCES")
         assert_denied(GATEWAY, on_processes(supervisor, relay, api), "EPERM")
-        assert_denied(GATEWAY, [["trace", child], ["steal", child]], "EPERM")
+        ours = [[what, pid] for pid in (child, gateway) for what in ("trace", "steal")]
+        assert_denied(GATEWAY, ours, "EPERM")
         assert_denied(GATEWAY, [["become", 0], ["become", SUPERVISOR]], "EPERM")
         assert echo(terminal, b"still") == b"still"
         with separate.connect(unused["token"]) as other:  # it was not revoked
