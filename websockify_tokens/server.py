@@ -191,13 +191,14 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         self._poll.unregister(channel)
         os.close(channel)
 
-    def _make_room(self) -> None:
+    def _make_room(self, children: set[int]) -> None:
         """End the newcomer whose place the next one takes, if it needs one."""
         displaced = self._newcomers.displaced()
         if displaced is None:
             return
         pid, source = displaced
-        os.kill(pid, signal.SIGKILL)  # it is not reaped yet: the number is still its own
+        if pid in children:  # else it has just been reaped, and the number may be another's
+            os.kill(pid, signal.SIGKILL)
         self._forget(next(one for one, owner in self._channels.items() if owner == pid))
         now = time.monotonic()
         if now - self._complained >= COMPLAINT:
@@ -217,7 +218,7 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
             self.warn("cannot accept a connection: %s", error.strerror)
             time.sleep(RESPITE)  # who waits is served when there is room again
             return
-        self._make_room()
+        self._make_room(children)
         if self._certificate is not None:
             self._context = self._certificate.context()
         # Until the child has its own handlers: with ours it would wake us instead of ending.

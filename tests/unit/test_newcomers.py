@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
+
 from websockify_tokens.newcomers import GRACE, Newcomers, source_of
+from websockify_tokens.server import ConsoleProxy, Settings
 
 CROWD, PERSON = "192.0.2.66", "203.0.113.7"
 
@@ -59,3 +64,21 @@ def test_what_counts_as_one_source() -> None:
     assert source_of("::ffff:192.0.2.1") == source_of("192.0.2.1") == "192.0.2.1"
     assert source_of("::ffff:192.0.2.1") != source_of("::ffff:192.0.2.2")
     assert source_of("") == ""
+
+
+def test_a_newcomer_that_has_just_ended_makes_room_too() -> None:
+    """Its process may be reaped before its end is heard of: the number is nobody's by then, or
+    another process's. That cannot be timed from outside, so these are the gateway's own steps."""
+    gateway = ConsoleProxy(Settings("127.0.0.1", 0, source="", web="", max_unauthenticated=1))
+    gateway._poll = select.poll()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    channel, told = os.pipe()
+    os.close(told)
+    gateway._channels[channel] = ended.pid
+    gateway._poll.register(channel)
+    gateway._newcomers.add(ended.pid, CROWD, 0.0)
+    gateway._make_room(set())
+    assert gateway._newcomers.displaced() is None
+    assert not gateway._channels
+    gateway._listening.close()
