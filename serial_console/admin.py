@@ -73,8 +73,7 @@ class Admin:
                 self._revoke_key(request, caller)
             case control.ListGuests():
                 after = request.after
-                self._inventory.ask(
-                    control.Scan,
+                self._inventory.list_all(
                     lambda found: caller.answer(**self._page_of_guests(found, after)),
                     caller.refuse,
                 )

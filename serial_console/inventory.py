@@ -100,6 +100,8 @@ class Inventory:
         self._child: Child | None = None
         self._asked: dict[int, _Question] = {}
         self._last = 0
+        self._listing = False
+        self._listeners: list[_Question] = []  # of the next listing
         self._stopping = False
         self._timer: Timer | None = None
 
@@ -122,6 +124,42 @@ class Inventory:
         if len(self._asked) == 1:
             self._wait()
         self._child.send(control.encode(question(id=self._last)))
+
+    def list_all(
+        self, answered: Callable[[list[GuestInfo]], None], failed: Callable[[ConsoleError], None]
+    ) -> None:
+        """Ask for all guests; one of the two callbacks follows.
+
+        It takes long, and whoever asks again and again must not have the others wait. So all who
+        ask while guests are listed share the next listing: not this one, which may have begun
+        before what they want to see.
+        """
+        self._listeners.append(_Question(answered, failed))
+        if not self._listing:
+            self._list()
+
+    def _list(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        self._listing = bool(listeners)
+        if not listeners:
+            return
+
+        def answered(found: list[GuestInfo]) -> None:
+            self._list()
+            for one in listeners:
+                one.answered(found)
+
+        def failed(error: ConsoleError) -> None:
+            self._listing = False
+            listeners.extend(self._listeners)
+            self._listeners = []
+            for one in listeners:
+                one.failed(error)
+
+        try:
+            self.ask(control.Scan, answered, failed)
+        except ConsoleError as error:
+            failed(error)
 
     def stop(self) -> None:
         """End it."""
