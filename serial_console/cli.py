@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from . import __version__, channel, config, control, log, views
+from . import __version__, channel, config, control, log, names, views
 from .errors import BadRequest, ConsoleError, SetupError
 from .output import drop, say, table
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.command(options)
         sys.stdout.flush()
     except ConsoleError as error:
-        sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"{PROGRAM}: {names.printable(' '.join(str(error).split()))}\n")
         return error.exit
     except KeyboardInterrupt:
         return 1
@@ -258,7 +258,7 @@ def _audit_verify(options: argparse.Namespace) -> int:
     from .verify import report
 
     for line in report(config.load(options.config), options.files):
-        say(line)
+        say(names.printable(line))  # it may be about what somebody else has written
     return 0
 
 

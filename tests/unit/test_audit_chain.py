@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from serial_console import chain, verify
+from serial_console import chain, cli, verify
 from serial_console.chain import Chain, Head
 from serial_console.errors import AuditBroken, SetupError
 
@@ -352,3 +352,22 @@ def test_two_writers_are_one_too_many(path: str) -> None:
     assert "another supervisor's" in subprocess.run(other, capture_output=True, text=True).stdout
     writer.close()
     assert subprocess.run(other, capture_output=True, text=True).stdout == ""
+
+
+def test_what_a_forged_file_says_does_nothing_to_the_terminal(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its chain may be right: who could write the file could make all of it anew."""
+    write(path, "first")
+    writer = Chain(path)
+    writer.append("log_resumed", {"lost": "\x1b[2Jall is well"})
+    writer.close()
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    assert cli.main(["--config", str(config), "audit", "verify", path]) == 0
+    out, _ = capsys.readouterr()
+    assert "all is well" in out
+    assert "\x1b" not in out
+    missing = str(tmp_path / "\x1b[2J")
+    assert cli.main(["--config", str(config), "audit", "verify", missing]) == 1
+    assert "\x1b" not in capsys.readouterr().err
