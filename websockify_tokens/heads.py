@@ -7,6 +7,7 @@ front made of it.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections import Counter
 
@@ -14,7 +15,7 @@ HEAD_MAX = 32768
 """Bytes of a whole head, as nginx has it; browsers send 1 KiB, and a host manager's cookies."""
 _REQUEST = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ /[!-~]* HTTP/1\.[01]")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
-_HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _ONCE = frozenset(
     [
         b"host",
@@ -43,7 +44,7 @@ def flaw(head: bytes) -> str | None:
         name = found[1].lower()
         names[name] += 1
         value = field.partition(b":")[2].strip(b"\t ")
-        if name == b"host" and not _HOST.fullmatch(value):
+        if name == b"host" and not _is_host(value):
             return "The Host header is malformed."
         body |= name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
     if any(names[name] > 1 for name in _ONCE):
@@ -54,3 +55,14 @@ def flaw(head: bytes) -> str | None:
         # What would be read as the next request of the connection may be somebody else's.
         return "A request here has no body."
     return None
+
+
+def _is_host(value: bytes) -> bool:
+    found = _HOST.fullmatch(value)
+    if found is None or found[1] is None:
+        return found is not None
+    try:  # newer Pythons' urlsplit raises ValueError where it is none
+        ipaddress.IPv6Address(found[1].decode())
+    except ValueError:
+        return False
+    return True

@@ -78,7 +78,21 @@ def test_hosts(host: bytes) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [b"", b"a b", b"a@b", b"a/b", b"a#b", b"a\\b", b"a,b", b"a:b", b"a:1:2", b"::1", b"\xfc"],
+    [
+        b"",
+        b"a b",
+        b"a@b",
+        b"a/b",
+        b"a#b",
+        b"a\\b",
+        b"a,b",
+        b"a:b",
+        b"a:1:2",
+        b"::1",
+        b"\xfc",
+        b"[::::]",
+        b"[192.0.2.1]:80",
+    ],
 )
 def test_what_is_no_host(host: bytes) -> None:
     assert heads.flaw(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n") is not None
