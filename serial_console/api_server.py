@@ -30,6 +30,11 @@ STOP_TIMEOUT = 3
 
 HEAD_TIMEOUT = 10.0
 """Seconds within which a request's head must have come; its body has access.BODY_TIMEOUT."""
+CONNECTIONS = 512
+"""Connections at most: half of the descriptors that a process has where nobody gave it more."""
+BACKLOG = 64
+"""Connections that asyncio accepts before it looks at any of them; its 2048 could leave no
+descriptor, and each of the 2048 would then have a traceback in the log."""
 
 log = logging.getLogger("api")
 
@@ -69,6 +74,7 @@ def serve(config: Config) -> int:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=BACKLOG,
                 timeout_graceful_shutdown=STOP_TIMEOUT,
             )
         )
@@ -89,7 +95,11 @@ def serve(config: Config) -> int:
 
 
 class _Protocol(H11Protocol):
-    """HTTP that knows the user at a unix socket's other end, and waits for no head without end."""
+    """HTTP that knows the user at a unix socket's other end, and waits for no head without end.
+
+    Past CONNECTIONS a new one ends the oldest, of those that have no request to answer if there are
+    any: who opens many and says nothing keeps nobody out.
+    """
 
     _patience: asyncio.TimerHandle | None = None
 
@@ -100,6 +110,16 @@ class _Protocol(H11Protocol):
         if sock.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):
                 self.app_state = {**self.app_state, "peer": peer_of(sock)}
+        self._since = self.loop.time()
+        if len(self.connections) > CONNECTIONS:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        every = [one for one in self.connections if isinstance(one, _Protocol)]
+        others = [one for one in every if one is not self and not one.transport.is_closing()]
+        if len(others) >= CONNECTIONS:
+            idle = [one for one in others if one.cycle is None or one.cycle.response_complete]
+            min(idle or others, key=lambda one: one._since).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

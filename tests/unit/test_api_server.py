@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from serial_console import keys
+from serial_console.api_server import BACKLOG, CONNECTIONS
 
 from .. import fakes, rig
 
@@ -221,3 +223,19 @@ def test_a_broken_keys_file_at_the_start(run_dir: str, api_keys: str) -> None:
 def test_an_unwritable_directory(run_dir: str, api_keys: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "file/x/api" in failure(launch(f"{tmp_path}/file/x", api_keys))
+
+
+def test_who_opens_connections_and_says_nothing_keeps_nobody_out(server: Server) -> None:
+    with contextlib.ExitStack() as opened:
+        crowd = []
+        for _ in range(2 * CONNECTIONS):
+            crowd.append(opened.enter_context(socket.socket()))
+            crowd[-1].settimeout(20)
+            crowd[-1].connect(("127.0.0.1", httpx.URL(server.url).port))
+            crowd[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        assert server.get("/healthz").status_code == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert crowd[0].recv(1) == b""
+        assert psutil.Process(server.child.pid).num_fds() < CONNECTIONS + 2 * BACKLOG
+    assert server.end() == 0
+    assert "Traceback" not in server.log
