@@ -30,6 +30,10 @@ UNREAD = {"Connection": "close"}
 OPEN_PATHS = frozenset({"/healthz"})
 """What needs no key."""
 
+STRANGERS = 5.0
+"""Requests a second of those without a good key, all together, that are noted: they must not fill
+the disk. The others are counted."""
+
 _Event = Literal["api_request", "api_unauthorized", "api_forbidden", "api_rate_limited"]
 
 log = logging.getLogger("api")
@@ -71,6 +75,8 @@ class Gate:
         self._tell = tell
         self._known = Buckets(rate, clock)
         self._strangers = Buckets(rate, clock)
+        self._notable = Buckets(STRANGERS, clock)
+        self._left_out = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -118,6 +124,12 @@ class Gate:
 
     def _note(self, scope: Scope, grant: Grant | None, status: int, *, limited: bool) -> None:
         """Put a request into the log and the audit log."""
+        left_out = 0
+        if grant is None and scope["path"] not in OPEN_PATHS:
+            if self._notable.take(""):
+                self._left_out += 1
+                return
+            left_out, self._left_out = self._left_out, 0
         route = getattr(scope.get("route"), "path", "(no route)")
         method = scope["method"] if scope["method"] in METHODS else "(other)"
         who = grant.name if grant else "-"
@@ -138,6 +150,7 @@ class Gate:
                 method=method,
                 route=route,
                 status=status,
+                left_out=left_out,
             )
         )
 

@@ -55,7 +55,11 @@ class Reporter:
         while (event := self._waiting.get()) is not None:
             left_out = self._unqueued + self._unsent - self._told
             try:
-                channel.call(self._path, msgspec.structs.replace(event, left_out=left_out), TIMEOUT)
+                channel.call(
+                    self._path,
+                    msgspec.structs.replace(event, left_out=event.left_out + left_out),
+                    TIMEOUT,
+                )
             except ConsoleError:
                 self._unsent += 1
             else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serial_console import control, keys, rate, reporter
+from serial_console import access, control, keys, rate, reporter
 
 from .. import fakes, rig
 from .rest import Rest, problem
@@ -226,6 +226,18 @@ def test_who_guesses_is_slowed_and_keeps_no_good_key_out(rest: Rest) -> None:
         ("api_rate_limited", "", 429),
         ("api_request", "all", 200),
     ]
+
+
+def test_who_asks_without_end_and_without_a_key_cannot_fill_the_disk(rest: Rest) -> None:
+    rest.gated(rate=0)
+    for _ in range(100):
+        rest.ask("GET", "/v1/guests", "wrong")
+    assert len(rest.told) == access.STRANGERS * rate.BURST
+    rest.ask("GET", "/v1/guests")
+    assert (rest.told[-1].event, rest.told[-1].left_out) == ("api_request", 0)
+    rest.now += 1
+    rest.ask("GET", "/v1/guests", "wrong")
+    assert (rest.told[-1].event, rest.told[-1].left_out) == ("api_unauthorized", 90)
 
 
 def test_no_rate_is_no_limit(rest: Rest) -> None:
