@@ -269,8 +269,6 @@ def steal(guest: Guest) -> Iterator[Pty]:
     with Pty(command) as virsh:
         virsh.read_until(b"Escape character")
         yield virsh
-        virsh.process.terminate()
-        virsh.wait()
 
 
 def test_a_console_taken_by_force_comes_back(both, via, libvirtd, echo_guest):

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from serial_console.demo import host
@@ -17,6 +18,8 @@ from serial_console.errors import SetupError
 from tests import rig
 from tests.stack import Service, Stack, http
 
+SO_ACCEPTCON = 0x10000
+"""The flag of a listening socket in /proc/net/unix (linux/net.h)."""
 WATCHDOG = 1.0
 """Seconds."""
 # SIGUSR2 makes the main thread wait for a byte: a loop that hangs, wherever it is just then.
@@ -149,6 +152,22 @@ def test_a_service_tells_that_it_serves_and_pings_while_its_loop_runs(make):
         assert b"STOPPING=1" in stack.all_told(name)
 
 
+def listens(path):
+    """Whether somebody listens on a unix socket; asking it would start who does."""
+    with open("/proc/net/unix", encoding="utf-8") as file:
+        sockets = [line.split() for line in file]
+    return any(found[-1] == path and int(found[3], 16) & SO_ACCEPTCON for found in sockets[1:])
+
+
+def listening_ports():
+    """The TCP ports of this machine that somebody listens on."""
+    return {
+        found.laddr.port
+        for found in psutil.net_connections("tcp")
+        if found.status == psutil.CONN_LISTEN
+    }
+
+
 def test_sockets_of_systemd_s_own_activator_lead_to_a_console(make, echo_guest):
     stack = make(Activated)
     api_path = os.path.join(stack.run_dir, "api", "api.sock")
@@ -158,7 +177,8 @@ def test_sockets_of_systemd_s_own_activator_lead_to_a_console(make, echo_guest):
     for name in names:
         stack._launch(name)
     bound = stack.redeem_path, stack.admin_path, api_path
-    assert rig.eventually(lambda: all(map(os.path.exists, bound)))
+    assert rig.eventually(lambda: all(map(listens, bound)))
+    assert rig.eventually(lambda: {stack.gateway_port, stack.api_port} <= listening_ports())
     # Each is started by its first connection, which waits for it.
     with stack.open(echo_guest.uuid) as terminal:
         terminal.send(b"hello")
