@@ -41,7 +41,7 @@ def shows(page: Page, pattern: str) -> None:
         "(pattern) => new RegExp(pattern, 'm').test("
         "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' '))",
         arg=pattern,
-        timeout=20000,
+        timeout=60000,  # on a busy machine: a replay of resets takes xterm.js a while
     )
 
 

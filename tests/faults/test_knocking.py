@@ -18,6 +18,8 @@ CAP = 100
 ATTACKERS = 300
 ENOUGH = 8.0
 """Seconds of a test that nobody puts an end to."""
+ENDING = 10
+"""Processes that have been told to end, and on a busy machine still are."""
 PATIENCE = 25.0
 """Seconds to get in on a busy machine: the forks of a flood are what takes them."""
 LOCAL = "127.0.0.1"
@@ -124,7 +126,7 @@ def test_who_has_a_token_gets_in_past_hundreds_who_have_none(stack, make_guest, 
                 f"{source}: {attack.thrown_out} thrown out, in after {max(waits):.2f} s at most, "
                 f"{most} processes at most, CPU {cpu:.0%}, memory {grown:+} bytes"
             )
-            assert most <= CAP + 3
+            assert most <= CAP + 2 + ENDING
             assert max(waits) < PATIENCE
             assert grown < 2 << 20
             assert stack.sessions()[0]["id"] == session["id"]

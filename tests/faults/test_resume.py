@@ -12,6 +12,7 @@ import pytest
 from tests import rig
 from tests.clients import Raw, echo
 
+HELD = b"\x1b[2m[The guest takes no input now: what you type is held.]\x1b[22m\r\n"
 RUNS_AGAIN = b"\x1b[2m[The guest runs again.]\x1b[22m\r\n"
 SKIPPED = re.compile(rb"\r\n\x1b\[2m\[(\d+) bytes of output skipped\]\x1b\[22m\r\n")
 BACKLOG = 262144
@@ -116,7 +117,8 @@ def test_what_the_guest_prints_meanwhile_is_shown_and_what_is_typed_waits(shared
                 second.send(ESCAPE)
                 second.ended()
         if len(printed) < BACKLOG:
-            assert output == RUNS_AGAIN + printed + b"!"
+            # A guest that has no processor for a while is said to take no input.
+            assert output.replace(HELD, b"") == RUNS_AGAIN + printed + b"!"
             assert session["skipped"] == 0
         else:
             mark = SKIPPED.match(output)
