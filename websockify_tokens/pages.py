@@ -1,7 +1,9 @@
-"""The page's files: a fixed list, and the headers that go with every answer."""
+"""The page's files: a list made once, and the headers that go with every answer."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 
@@ -10,25 +12,17 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-FILES = (
-    "serial.html",
-    "serial.css",
-    "serial.js",
-    "console.js",
-    "endings.js",
-    "endpoint.js",
-    "guard.js",
-    "log.js",
-    "params.js",
-    "statusbar.js",
-    "strict-style.js",
-    "theme.js",
-    "tokens.js",
-    "vendor/xterm.js",
-    "vendor/xterm.css",
-    "vendor/addon-fit.js",
-)
-"""All that is served of the page's directory; nothing else in it is reachable."""
+
+
+@functools.cache
+def files(web: str) -> frozenset[str]:
+    """Return the names of all that is served of the page's directory: what is in it, and in its
+    ``vendor``, and of a kind that a page is made of. Nothing else is reachable."""
+    names = []
+    for directory in ("", "vendor/"):
+        with contextlib.suppress(OSError):
+            names += [directory + name for name in os.listdir(os.path.join(web, directory))]
+    return frozenset(name for name in names if os.path.splitext(name)[1] in _TYPES)
 
 
 def find(path: str, web: str, connect_origins: list[str]) -> tuple[str, bytes] | None:
@@ -45,7 +39,7 @@ def find(path: str, web: str, connect_origins: list[str]) -> tuple[str, bytes] |
         return "application/json", json.dumps(offer).encode()
     if name == "mandatory.json":
         return "application/json", b"{}"
-    if name not in FILES:
+    if name not in files(web):
         return None
     try:
         with open(os.path.join(web, name), "rb") as file:
