@@ -1,167 +1,161 @@
-/** A terminal attached to a guest's console through a WebSocket: bytes in, bytes out, and a state that is always true. */
-
-import { ending } from './endings.js';
-import { guard, openLink, writeInPieces } from './guard.js';
-import { openWithoutInlineStyle } from './strict-style.js';
-import { DARK } from './theme.js';
-import { FitAddon } from './vendor/addon-fit.js';
-import { Terminal } from './vendor/xterm.js';
-
-/** @typedef {'idle' | 'connecting' | 'connected' | 'ended'} State */
-
 /**
- * @typedef {object} StateDetail
- * @property {State} state
- * @property {State} previous
- * @property {import('./endings.js').Ending} [ending]  when ended
+ * A serial console in a web page: a terminal attached to a guest's console through a WebSocket. This is the module for
+ * other programs' pages (docs/embedding.md); it brings no buttons of its own.
  */
 
-/** @type {Record<State, State[]>} */
-const STEPS = {
-  idle: ['connecting'],
-  connecting: ['connected', 'ended'],
-  connected: ['ended'],
-  ended: ['connecting'],
-};
+import { Paste } from './paste.js';
+import { Recorder } from './recorder.js';
+import { Screen } from './screen.js';
+import { Session } from './session.js';
+import { Tokens } from './tokens.js';
 
 /**
- * The gateway refuses by closing right after the handshake, so that it can say why. Until something came, or this many
- * milliseconds passed without a close, an open WebSocket is not yet called connected.
+ * @typedef {object} ConsoleOptions
+ * @property {string | URL} [url]  of the WebSocket; by default `websockify` beside this module
+ * @property {string} [token]        opens one session
+ * @property {() => Promise<string>} [requestToken]  gives a fresh token at each connect; see also requestToken in tokens.js
+ * @property {boolean} [tokenInProtocol]  send it as a subprotocol, so that no log on the way has it; default true
+ * @property {boolean} [viewOnly]    type nothing
+ * @property {boolean} [reconnect]   by itself; default: where it can work
+ * @property {number} [reconnectDelay]  milliseconds before the first try, default 1000; it doubles up to 30 s
+ * @property {Partial<import('./screen.js').ScreenOptions>} [screen]  how it looks
+ * @property {(url: URL) => Promise<boolean>} [askLink]  whether a link of the guest's may open; default: window.confirm
+ * @property {(text: string) => Promise<boolean>} [askClipboard]  whether the guest may write this into the clipboard; default: no
+ * @property {(event: KeyboardEvent) => boolean} [key]  false: the terminal is not to have this key
+ * @property {Pick<Console, import('./log.js').Level>} [log]
  */
-const SETTLE = 300;
 
-const SCROLLBACK = 10_000;
+/**
+ * @typedef {CustomEvent<import('./session.js').Status>} StatusEvent
+ * @typedef {CustomEvent<{bytes: Uint8Array<ArrayBuffer>}>} OutputEvent
+ */
 
-/** Bytes to the gateway that wait in the browser, past which no more answers to the guest's queries join them. */
-const CONGESTED = 65_536;
+/** Milliseconds before the first try to connect again. */
+const RECONNECT_DELAY = 1000;
 
+const SILENT = { error() {}, warn() {}, info() {}, debug() {} };
 const encoder = new TextEncoder();
 
-/** Fires `state`, a CustomEvent with a StateDetail, at each change of state. */
+/** Fires `status` (StatusEvent) at each change, and `output` (OutputEvent) with what the guest prints. */
 export class SerialConsole extends EventTarget {
-  /** @type {State} */
-  #state = 'idle';
-  /** @type {WebSocket | null} */
-  #socket = null;
-  #terminal;
-  #resizes;
+  #session;
   #viewOnly;
-  #log;
+  /** How it looks; find, text, html, setSize and more: screen.js. */
+  screen;
 
   /**
    * @param {HTMLElement} container  is filled; the terminal follows its size
-   * @param {object} [options]
-   * @param {number} [options.fontSize]    in pixels
-   * @param {boolean} [options.viewOnly]   sends nothing
-   * @param {Pick<Console, import('./log.js').Level>} [options.log]
+   * @param {ConsoleOptions} options
    */
-  constructor(container, { fontSize = 14, viewOnly = false, log = console } = {}) {
+  constructor(container, options) {
     super();
-    this.#viewOnly = viewOnly;
-    this.#log = log;
-    this.#terminal = new Terminal({
-      disableStdin: true,
-      fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
-      fontSize,
-      linkHandler: { activate: openLink },
-      logLevel: 'off', // a guest that prints DEL is an error to it, each time
-      scrollback: SCROLLBACK,
-      theme: DARK,
+    this.#viewOnly = options.viewOnly ?? false;
+    this.screen = new Screen(container, options.screen ?? {}, {
+      input: (bytes) => this.#send(bytes),
+      congested: () => this.#session.congested,
+      askLink: options.askLink ?? askLink,
+      askClipboard: options.askClipboard ?? (async () => false),
+      key: options.key ?? (() => true),
     });
-    guard(this.#terminal, () => (this.#socket?.bufferedAmount ?? 0) > CONGESTED);
-    this.#terminal.onData((text) => this.#send(encoder.encode(text)));
-    this.#terminal.onBinary((latin1) => this.#send(Uint8Array.from(latin1, (char) => char.charCodeAt(0))));
-
-    const fit = new FitAddon();
-    this.#terminal.loadAddon(fit);
-    openWithoutInlineStyle(this.#terminal, container);
-    this.#resizes = new ResizeObserver(() => fit.fit());
-    this.#resizes.observe(container);
+    this.#session = new Session({
+      url: new URL(options.url ?? 'websockify', options.url ? location.href : import.meta.url),
+      tokens: new Tokens(options.token ?? '', options.requestToken ?? null),
+      tokenInProtocol: options.tokenInProtocol ?? true,
+      reconnect: options.reconnect,
+      reconnectDelay: options.reconnectDelay ?? RECONNECT_DELAY,
+      output: (bytes, taken) => this.#onOutput(bytes, taken),
+      begin: (continued, again) => this.#onBegin(continued, again),
+      skipped: (bytes) => this.screen.note(`${bytes} bytes of output skipped`),
+      log: options.log ?? SILENT,
+    });
+    this.#session.addEventListener('status', () => this.#onStatus());
   }
 
-  get state() {
-    return this.#state;
+  /** What is known now. */
+  get status() {
+    return this.#session.status;
   }
 
-  /**
-   * Opens a session. What the terminal shows stays.
-   * @param {string | URL} url
-   * @param {string[]} protocols
-   */
-  connect(url, protocols) {
-    // First, for it may throw.
-    const socket = new WebSocket(url, protocols);
-    socket.binaryType = 'arraybuffer';
-    this.#socket = socket;
-    this.#enter('connecting');
+  /** Whether what is typed goes to the guest: connected, and no watcher. */
+  get takesInput() {
+    return !this.#viewOnly && this.#session.takesInput;
+  }
 
-    let opened = false;
-    /** @type {ReturnType<typeof setTimeout>} */
-    let settle;
-    const connected = () => {
-      clearTimeout(settle);
-      if (this.#state === 'connecting') {
-        this.#enter('connected');
-      }
-    };
-    socket.addEventListener('open', () => {
-      opened = true;
-      settle = setTimeout(connected, SETTLE);
-    });
-    socket.addEventListener('message', ({ data }) => {
-      // Text frames are events; who offers "binary" alone gets none.
-      if (data instanceof ArrayBuffer) {
-        connected();
-        writeInPieces(this.#terminal, data);
-      }
-    });
-    socket.addEventListener('close', ({ code, reason }) => {
-      clearTimeout(settle);
-      this.#socket = null;
-      this.#enter('ended', ending(code, reason, opened));
-    });
+  /** Connects, now; also instead of waiting for the next try. */
+  connect() {
+    return this.#session.connect();
   }
 
   /** Ends the session, if there is one. */
   disconnect() {
-    this.#socket?.close(1000);
+    this.#session.disconnect();
+  }
+
+  /**
+   * Sends to the guest, as one message. Does nothing where `takesInput` is false.
+   * @param {string | Uint8Array<ArrayBuffer>} data
+   */
+  type(data) {
+    this.#send(typeof data === 'string' ? encoder.encode(data) : data);
+  }
+
+  /**
+   * Sends a text as the guest can take it: in pieces, the next when the guest has echoed the last.
+   * @param {string} text
+   * @returns {Paste}  its progress; it can be cancelled
+   */
+  paste(text) {
+    return new Paste(this, text);
+  }
+
+  /** Begins to record what the guest prints. @returns {Recorder} */
+  record() {
+    return new Recorder(this);
   }
 
   focus() {
-    this.#terminal.focus();
+    this.screen.focus();
   }
 
+  /** Ends the session and takes the terminal out of the page. */
   dispose() {
-    this.disconnect();
-    this.#resizes.disconnect();
-    this.#terminal.dispose();
+    this.#session.dispose();
+    this.screen.dispose();
   }
 
-  /**
-   * One message for each thing typed: a control character that the person types alone must arrive alone.
-   * @param {Uint8Array<ArrayBuffer>} bytes
-   */
+  /** @param {Uint8Array<ArrayBuffer>} bytes */
   #send(bytes) {
-    if (this.#state === 'connected' && !this.#viewOnly) {
-      this.#socket?.send(bytes);
+    if (this.takesInput) {
+      this.#session.send(bytes);
     }
   }
 
   /**
-   * @param {State} state
-   * @param {import('./endings.js').Ending} [ending]
+   * @param {Uint8Array<ArrayBuffer>} bytes
+   * @param {(count: number) => void} taken
    */
-  #enter(state, ending) {
-    const previous = this.#state;
-    if (!STEPS[previous].includes(state)) {
-      throw new Error(`serial console: no step from ${previous} to ${state}`);
-    }
-    this.#state = state;
-    this.#log.info(`serial console: ${previous} -> ${state}`, ending ?? '');
-    this.#terminal.options.disableStdin = state !== 'connected' || this.#viewOnly;
-    this.#terminal.options.cursorBlink = state === 'connected';
-    /** @type {StateDetail} */
-    const detail = { state, previous, ending };
-    this.dispatchEvent(new CustomEvent('state', { detail }));
+  #onOutput(bytes, taken) {
+    this.screen.write(bytes, taken);
+    this.dispatchEvent(new CustomEvent('output', { detail: { bytes } }));
   }
+
+  /**
+   * @param {boolean} continued
+   * @param {boolean} again
+   */
+  #onBegin(continued, again) {
+    if (again && !continued) {
+      this.screen.note('connected again');
+    }
+  }
+
+  #onStatus() {
+    this.screen.setLive(this.takesInput);
+    this.dispatchEvent(new CustomEvent('status', { detail: this.status }));
+  }
+}
+
+/** @param {URL} url */
+async function askLink(url) {
+  return confirm(`The guest wants to send you to ${url.host}. Open this address in a new tab?\n\n${url}`);
 }

@@ -1,5 +1,8 @@
 /** Which servers the page talks to. A crafted link must not make it talk to strangers. */
 
+/** The subprotocol in which text frames tell of the session; without it the gateway writes into the output instead. */
+export const EVENTS = 'serial-console.v1';
+
 /**
  * @param {import('./params.js').Settings} settings
  * @returns {URL}  of the WebSocket, without the token
@@ -27,15 +30,21 @@ export function websocketUrl({ path, host, port, encrypt, connect_origins }) {
  * @param {URL} endpoint
  * @param {string} token
  * @param {boolean} asSubprotocol  keeps the token out of every access log on the way
+ * @param {string} [after]         how far the output of the session before had come
  * @returns {{url: URL, protocols: string[]}}
  */
-export function withToken(endpoint, token, asSubprotocol) {
+export function withToken(endpoint, token, asSubprotocol, after = '') {
   const url = new URL(endpoint);
-  if (asSubprotocol) {
-    return { url, protocols: ['binary', `token.${token}`] };
+  const protocols = [EVENTS, 'binary'];
+  if (after) {
+    url.searchParams.set('after', after);
   }
-  url.searchParams.set('token', token);
-  return { url, protocols: ['binary'] };
+  if (asSubprotocol) {
+    protocols.push(`token.${token}`);
+  } else {
+    url.searchParams.set('token', token);
+  }
+  return { url, protocols };
 }
 
 /**

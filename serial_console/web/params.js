@@ -12,8 +12,8 @@
  * @property {number | undefined} port
  * @property {boolean | undefined} encrypt
  * @property {boolean} autoconnect     connect without a click
- * @property {boolean} reconnect       connect again by itself where that can help
- * @property {number} reconnect_delay  milliseconds
+ * @property {boolean | undefined} reconnect  by itself; undefined: where it can work
+ * @property {number} reconnect_delay  milliseconds before the first try; it doubles
  * @property {boolean} view_only       send nothing
  * @property {import('./log.js').Level} logging
  * @property {string} title            of the page; else the guest's name
@@ -87,8 +87,8 @@ const BUILT_IN = {
   port: undefined,
   encrypt: undefined,
   autoconnect: true,
-  reconnect: false,
-  reconnect_delay: 5000,
+  reconnect: undefined,
+  reconnect_delay: 1000,
   view_only: false,
   logging: 'warn',
   title: '',

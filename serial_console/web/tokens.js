@@ -8,26 +8,35 @@ export class TokensUnavailable extends Error {}
 export class Tokens {
   /** @type {string} */
   #unused;
-  /** @type {URL | null} */
-  #url;
+  /** Of a session that waits for its client: good for coming back to it. */
+  #resumable = '';
+  #request;
 
   /**
-   * @param {string} token      the link's, or ""
-   * @param {URL | null} url    gives a fresh one on each POST
+   * @param {string} token      one that was not used yet, or ""
+   * @param {(() => Promise<string>) | null} request  gives a fresh one at each call
    */
-  constructor(token, url) {
+  constructor(token, request) {
     this.#unused = token;
-    this.#url = url;
+    this.#request = request;
   }
 
   /** Whether connecting can work. */
   get available() {
-    return this.#unused !== '' || this.#url !== null;
+    return this.#unused !== '' || this.renewable;
   }
 
-  /** @returns {Promise<string>} */
+  /** Whether connecting can work after the unused token. */
+  get renewable() {
+    return this.#resumable !== '' || this.#request !== null;
+  }
+
+  /**
+   * @returns {Promise<string>}
+   * @throws {Error}  there is none; a TokensUnavailable where that may pass
+   */
   async take() {
-    const token = this.#unused || (this.#url ? await request(this.#url) : '');
+    const token = this.#unused || this.#resumable || (this.#request ? await this.#request() : '');
     this.#unused = '';
     return token;
   }
@@ -37,17 +46,37 @@ export class Tokens {
    * @param {string} token
    */
   putBack(token) {
-    if (this.#url === null) {
+    if (this.#request === null && token !== this.#resumable) {
       this.#unused = token;
     }
+  }
+
+  /** The session of this token can be come back to. @param {string} token */
+  keep(token) {
+    this.#resumable = token;
+  }
+
+  /**
+   * It cannot, any more.
+   * @param {string} token
+   * @returns {boolean}  whether it could before
+   */
+  forget(token) {
+    const known = token === this.#resumable;
+    if (known) {
+      this.#resumable = '';
+    }
+    return known;
   }
 }
 
 /**
+ * Asks a host manager for a token, with the cookies that the person has there.
  * @param {URL} url
  * @returns {Promise<string>}
+ * @throws {Error}  it gave none; a TokensUnavailable where that may pass
  */
-async function request(url) {
+export async function requestToken(url) {
   /** @type {Response} */
   let response;
   try {
