@@ -5,6 +5,7 @@ import { SerialConsole } from './console.js';
 import { element } from './dom.js';
 import { checkedTokenUrl, websocketUrl } from './endpoint.js';
 import { logger } from './log.js';
+import { talkToParent } from './messages.js';
 import { loadSettings, takeFragment } from './params.js';
 import { StatusBar } from './statusbar.js';
 import { requestToken } from './tokens.js';
@@ -77,6 +78,7 @@ function start(settings) {
     }
   });
 
+  talkToParent(serial);
   show();
   if (settings.autoconnect && serial.status.canConnect) {
     serial.connect();
