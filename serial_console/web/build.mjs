@@ -22,6 +22,9 @@ for (const [source, name] of Object.entries(modules)) {
   const code = await readFile(new URL(source, from), 'utf8');
   // The source maps are not served; the comment would only earn a 404 in the developer tools.
   await writeFile(new URL(name, to), code.replace(/^\/\/# sourceMappingURL=.*\n?/m, ''));
+  // For tsc, which else would read the minified code; not served.
+  const types = `export * from '@xterm/${source.split('/')[0]}';\n`;
+  await writeFile(new URL(name.replace('.js', '.d.ts'), to), types);
 }
 for (const [source, name] of Object.entries(files)) {
   await copyFile(new URL(source, from), new URL(name, to));

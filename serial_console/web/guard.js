@@ -19,7 +19,10 @@ const COLOURS = 4096;
 /** Lines of one hyperlink: xterm.js goes through all of them at each character. */
 const LINK_LINES = 100;
 
-/** Beyond a screen none of these does anything more, and each is a loop. By final character. */
+/**
+ * Beyond a screen none of these does anything more, and each is a loop. By final character.
+ * @type {Record<string, (screen: {rows: number, cols: number}) => number>}
+ */
 const REPEATED = {
   L: ({ rows }) => rows, // insert lines
   M: ({ rows }) => rows, // delete lines
