@@ -20,6 +20,12 @@ FLAGS = [
     "--disable-sync",
 ]
 
+CSP_REPORT = """
+document.addEventListener('securitypolicyviolation', (event) =>
+  console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
+"""
+"""A script that tells the browser's console of what the page's policy has blocked."""
+
 
 @contextlib.contextmanager
 def launched() -> Iterator[Browser]:
@@ -43,6 +49,12 @@ def shows(page: Page, pattern: str) -> None:
         arg=pattern,
         timeout=60000,  # on a busy machine: a replay of resets takes xterm.js a while
     )
+
+
+def lines(page: Page) -> list[str]:
+    """What the terminal shows."""
+    shown: str = page.evaluate("document.querySelector('.xterm-rows').innerText")
+    return shown.replace("\u00a0", " ").splitlines()
 
 
 def status(page: Page) -> Locator:

@@ -8,13 +8,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests import rig
-from tests.chromium import shows, status
+from tests.chromium import CSP_REPORT, shows, status
 
 OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output")
-REPORT_VIOLATIONS = """
-document.addEventListener('securitypolicyviolation', (event) =>
-  console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
-"""
 
 
 @pytest.fixture
@@ -22,7 +18,7 @@ def page(browser, shared):
     """A page that must not complain, and talk to our gateway only."""
     wrong = []
     page = browser.new_page()
-    page.add_init_script(REPORT_VIOLATIONS)
+    page.add_init_script(CSP_REPORT)
 
     def check_message(said):
         if said.type in ("error", "warning"):

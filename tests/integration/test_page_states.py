@@ -1,0 +1,211 @@
+"""What the page says of the session and its guest, and that it comes back by itself."""
+
+import contextlib
+import json
+import re
+import signal
+
+import psutil
+import pytest
+from playwright.sync_api import expect
+
+from tests import rig
+from tests.chromium import lines, shows, status
+from tests.fake_gateway import FakeGateway
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
+
+
+def link(stack, guest, **fields):
+    """A link to the page with a token for a guest."""
+    return stack.rest("POST", f"/v1/guests/{guest.uuid}/tokens", fields)[1]["page_url"]
+
+
+def by_itself(page, stack, guest, **fields):
+    """Open the page with a host manager (a stand-in) that gives it a fresh token each time."""
+    given = []
+
+    def give(route):
+        given.append(stack.token(guest.uuid, **fields))
+        route.fulfill(status=201, body=json.dumps({"token": given[-1]}))
+
+    page.route("**/manager/token", give)
+    page.goto(f"http://127.0.0.1:{stack.gateway_port}/serial.html#token_url=/manager/token")
+    expect(page.locator("#state")).to_have_text("Connected")
+    return given
+
+
+def test_a_guest_s_life_is_told(shared, make_guest, page):
+    guest = make_guest("echo", state="off")
+    state, reason = page.locator("#state"), page.locator("#reason")
+    page.goto(link(shared, guest, user="alice"))
+    expect(state).to_have_text("Waiting for the guest")
+    expect(reason).to_contain_text("The guest is off")
+    expect(page.locator("#who")).to_have_text(f"{guest.name} · serial0 · as alice · rw")
+    guest.start()
+    expect(state).to_have_text("Connected")
+    expect(reason).to_be_empty()
+    shows(page, "^ready")
+    assert "[" not in "".join(lines(page)), "a notice in the output that the bar gives already"
+    guest.suspend()
+    expect(state).to_have_text("Guest paused")
+    page.keyboard.type("held")
+    expect(reason).to_contain_text("4 bytes typed are held")
+    guest.resume()
+    expect(state).to_have_text("Connected")
+    shows(page, "held")
+    expect(reason).to_be_empty()
+    guest.destroy()
+    expect(state).to_have_text("Waiting for the guest")
+    guest.undefine()
+    expect(status(page)).to_have_attribute("data-code", "4404")
+    expect(page.locator("#action")).to_be_hidden()
+    expect(page.locator("#advice")).to_contain_text(f"serial-console token {guest.name} --url")
+    shared.wait_free()
+
+
+def test_a_watcher_is_told_that_he_watches(shared, shared_guest, page):
+    with shared.open(shared_guest.uuid) as typist:
+        page.goto(link(shared, shared_guest, mode="ro", user="bob"))
+        expect(page.locator("#state")).to_have_text("Connected, watching")
+        expect(page.locator("#who")).to_contain_text("as bob · watching")
+        page.keyboard.type("ignored")
+        typist.send(b"seen")
+        shows(page, "seen$")
+        assert not [line for line in lines(page) if "ignored" in line]
+    page.close()
+    shared.wait_free()
+
+
+def test_a_blank_console_is_explained_and_nothing_is_sent_without_a_click(
+    shared, shared_guest, page
+):
+    page.goto(link(shared, shared_guest))
+    expect(page.locator("#state")).to_have_text("Connected")
+    panel = page.locator("#blank")
+    expect(panel).to_be_visible(timeout=10000)
+    expect(page.locator("#blank-guest")).to_have_text("runs")
+    expect(page.locator("#blank-printed")).to_contain_text("not since")
+    expect(page.locator("#blank-console")).to_contain_text("serial0")
+    expect(page.locator("#blank-kernel")).to_have_text("console=ttyS0")
+    expect(page.locator("#blank-getty")).to_contain_text("serial-getty@ttyS0")
+    assert shared.session_of(shared_guest)["bytes_in"] == 0
+    page.click("#blank-enter")
+    expect(panel).to_be_hidden()
+    assert shared.session_of(shared_guest)["bytes_in"] == 1
+    page.close()
+    shared.wait_free()
+
+
+def test_the_page_comes_back_to_its_own_console_and_shows_nothing_twice(
+    make_stack, echo_guest, page
+):
+    stack = make_stack("supervisor", "gateway")
+    given = by_itself(page, stack, echo_guest, user="alice")
+    page.keyboard.type("before")
+    shows(page, "^before$")
+    (before,) = stack.wait_sessions("connected")
+    # Its gateway hangs: nobody there has noticed that the browser is gone.
+    frozen = psutil.Process(before["gateway_pid"])
+    frozen.suspend()
+    page.context.set_offline(True)
+    page.evaluate("() => dispatchEvent(new Event('offline'))")
+    frozen.send_signal(signal.SIGKILL)
+    frozen.resume()
+    expect(status(page)).to_have_attribute("data-state", "reconnecting")
+    expect(page.locator("#advice")).to_have_text("Waiting for the network.")
+    page.context.set_offline(False)
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.keyboard.type("after")
+    shows(page, "after$")
+    assert len(given) == 2
+    assert "".join(lines(page)).count("before") == 1
+    page.close()
+    stack.wait_free()
+
+
+def test_a_gateway_s_restart_is_waited_for_with_a_button_not_to_wait(make_stack, echo_guest, page):
+    stack = make_stack("supervisor", "gateway")
+    by_itself(page, stack, echo_guest)
+    page.keyboard.type("kept")
+    shows(page, "^kept$")
+    stack.end("gateway")
+    expect(page.locator("#action")).to_have_text(re.compile(r"Reconnect now \(in \d+ s\)"))
+    expect(page.locator("#reason")).to_contain_text("gateway")
+    shows(page, "^kept$")
+    stack.start("gateway")
+    page.click("#action")
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.close()
+    stack.wait_free()
+
+
+def test_an_end_that_somebody_wanted_is_no_reason_to_come_back(shared, shared_guest, page):
+    by_itself(page, shared, shared_guest)
+    shared.ask("close", id=shared.session_of(shared_guest)["id"])
+    expect(status(page)).to_have_attribute("data-code", "4411")
+    expect(page.locator("#action")).to_have_text("Reconnect")
+    page.click("#action")
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.click("#disconnect-button")
+    expect(status(page)).to_have_attribute("data-state", "ended")
+    expect(page.locator("#reason")).to_have_text("You disconnected.")
+    shared.wait_free()
+
+
+def test_a_connection_that_is_dead_without_a_word_is_noticed(shared, shared_guest, page):
+    page.clock.install()
+    by_itself(page, shared, shared_guest, user="alice")
+    before = shared.session_of(shared_guest)
+    frozen = psutil.Process(before["gateway_pid"])
+    frozen.suspend()
+    try:
+        page.clock.run_for(26_000)
+        expect(page.locator("#reason")).to_contain_text("does not answer any more")
+        page.clock.run_for(2_000)
+        expect(page.locator("#state")).to_have_text("Connected")
+        assert shared.session_of(shared_guest)["id"] != before["id"]
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            frozen.resume()
+    page.close()
+    shared.wait_free()
+
+
+def test_a_tab_with_a_session_is_not_closed_by_mistake(shared, shared_guest, page):
+    page.goto(link(shared, shared_guest))
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.keyboard.type("x")
+    shows(page, "x$")
+    asked = []
+
+    def leave(dialog):
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", leave)
+    page.close(run_before_unload=True)
+    assert rig.eventually(lambda: bool(asked) or page.wait_for_timeout(10))
+    assert asked == ["beforeunload"]
+    shared.wait_free()
+
+
+def test_lost_output_is_told_where_it_is_missing(shared, page):
+    gateway = FakeGateway(page)  # a page that hangs for so long is hard to bring about
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    gateway.print(b"one\r\n")
+    gateway.tell(op="skipped", bytes=12345)
+    gateway.print(b"two\r\n")
+    gateway.tell(op="notice", text="No input: this session ends in 60 s. Any key keeps it.")
+    shows(page, r"^one *\n\[12345 bytes of output skipped\] *\ntwo")
+    expect(page.locator("#reason")).to_contain_text("12,345 bytes of output were skipped.")
+    expect(page.locator("#reason")).to_contain_text("this session ends in 60 s")
+    page.keyboard.type("x")
+    expect(page.locator("#reason")).not_to_contain_text("60 s")
+    assert gateway.typed == b"x"
