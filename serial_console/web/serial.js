@@ -61,8 +61,9 @@ function start(settings) {
   const show = () => {
     const { status } = serial;
     const guest = status.session?.guest || settings.guest;
-    entitle(settings.title || guest);
-    bar.show(status, { guest, viewOnly: settings.view_only });
+    const title = settings.title || guest;
+    entitle(title);
+    bar.show(status, { title, guest, viewOnly: settings.view_only });
     /** @type {HTMLButtonElement} */ (element('disconnect-button')).disabled = status.state !== 'connected';
     if (status.state !== state) {
       state = status.state;

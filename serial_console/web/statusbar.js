@@ -44,11 +44,11 @@ export class StatusBar {
 
   /**
    * @param {Status} status
-   * @param {{guest: string, viewOnly: boolean}} page
+   * @param {{title: string, guest: string, viewOnly: boolean}} page
    */
-  show(status, { guest, viewOnly }) {
+  show(status, { title, guest, viewOnly }) {
     clearInterval(this.#countdown);
-    this.#who.textContent = whom(status.session, viewOnly);
+    this.#who.textContent = whom(status.session, title, viewOnly);
     this.#status.dataset.guest = status.guestState;
     this.#show(status.state, describe(status, guest, viewOnly));
     if (status.state === 'reconnecting' && status.retryAt) {
@@ -97,15 +97,17 @@ export class StatusBar {
 
 /**
  * @param {import('./link.js').Attached | null} session
+ * @param {string} title  stands beside it
  * @param {boolean} viewOnly
  */
-function whom(session, viewOnly) {
+function whom(session, title, viewOnly) {
   if (session === null) {
     return '';
   }
   const as = session.user ? `as ${session.user}` : 'without a name';
   const how = session.mode === 'ro' || viewOnly ? 'watching' : 'rw';
-  return `${session.guest} · ${session.console} · ${as} · ${how}`;
+  const guest = session.guest === title ? [] : [session.guest];
+  return [...guest, session.console, as, how].join(' · ');
 }
 
 /**

@@ -82,7 +82,7 @@ STATES = {
     paused: "#token=t",
     waiting: "#token=t",
     skipped: "#token=t",
-    reconnecting: "#token_url=/token",
+    reconnecting: "#token_url=/token&reconnect_delay=30000",
     ended: "#token=t",
 }
 
