@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from . import control, names
 from .channel import Channel, Peer
+from .config import escape_name
 from .errors import CloseCode, ConsoleError
 from .guest import EventLoop
-from .pump import Finish, Pump
+from .pump import Finish, Pump, Start
 
 log = logging.getLogger("relay")
 
@@ -26,6 +27,7 @@ LAST_OUTPUT = 1.0
 """Seconds at most for a client whose session ends to take what the guest printed before."""
 LAST_INPUT = 1.0
 """Seconds at most for the guest to take what a client that has gone had typed before."""
+COME_BACK = "You have come back on another connection."
 REASON_MAX = 120
 """Characters of what a gateway says of a client's end."""
 
@@ -71,6 +73,7 @@ class Clients:
 
     Args:
         loop: the process's event loop.
+        relay: the relay's id.
         pump: the relay's.
         tell: sends a message to the supervisor.
         on_empty: called when the last client has gone.
@@ -79,11 +82,13 @@ class Clients:
     def __init__(
         self,
         loop: EventLoop,
+        relay: str,
         pump: Pump,
         tell: Callable[[control.FromRelay], None],
         on_empty: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self._relay = relay
         self._pump = pump
         self._tell = tell
         self._on_empty = on_empty
@@ -124,8 +129,8 @@ class Clients:
         if client.back is None:
             self._succeed(client)
         else:  # its gateway now says what it had delivered
-            reason = "You have come back on another connection."
-            client.back.send(control.encode(control.End(code=CloseCode.TAKEN_OVER, reason=reason)))
+            end = control.End(code=CloseCode.TAKEN_OVER, reason=COME_BACK)
+            client.back.send(control.encode(end))
 
     def refuse(self, admit: control.Admit, error: ConsoleError) -> None:
         """Do not let a client connect, nor come back."""
@@ -156,24 +161,33 @@ class Clients:
         client.invited = 0.0
         client.full = False
         if client.opened:
-            self._pump.come_back(client.id, now)
+            start = self._pump.come_back(
+                client.id,
+                now,
+                shows_events=client.admit.shows_events,
+                after=self._after(client),
+            )
         else:
-            self._take_on(client, now)
+            start = self._take_on(client, now)
+        if client.admit.shows_events and client.back is not None:
+            client.back.send(control.encode(self._described(client, start)))
         self._loop.watch(sock.fileno(), select.POLLIN, lambda events: self._on_io(client, events))
         self._tell(control.Opened(session=client.id, again=client.opened))
         client.opened = True
         if self._pump.state is control.State.WAITING and not wait:
             self._pump.finish(client.id, CloseCode.ENDED, "The guest is off.", now)
 
-    def _take_on(self, client: _Client, now: float) -> None:
+    def _take_on(self, client: _Client, now: float) -> Start:
         admit = client.admit
-        if admit.takeover:
-            by = names.shown(admit.session.user) or "another user"
-            for other in list(self._clients.values()):
-                if other is not client and other.admit.session.mode == "rw":
-                    other.taker = other.taker or client.id
-                    self._end(other, CloseCode.TAKEN_OVER, f"{by} has taken over this console.")
-        self._pump.attach(
+        by = names.shown(admit.session.user) or "another user"
+        for other in list(self._clients.values()):
+            own = other.id == admit.replaces
+            taken_over = admit.takeover and other.admit.session.mode == "rw"
+            if other is not client and (own or taken_over):
+                other.taker = other.taker or client.id
+                reason = COME_BACK if own else f"{by} has taken over this console."
+                self._end(other, CloseCode.TAKEN_OVER, reason)
+        return self._pump.attach(
             client.id,
             mode=admit.session.mode,
             notices=admit.notices,
@@ -181,6 +195,31 @@ class Clients:
             replay=admit.replay,
             resumable=admit.session.resume is not None,
             now=now,
+            shows_events=admit.shows_events,
+            after=self._after(client),
+        )
+
+    def _after(self, client: _Client) -> int | None:
+        """Return the position after which a client's output is to go on, if it is one of ours."""
+        after = client.admit.after
+        return after.position if after is not None and after.relay == self._relay else None
+
+    def _described(self, client: _Client, start: Start) -> control.SessionEvent:
+        session = client.admit.session
+        return control.SessionEvent(
+            id=client.id,
+            guest=session.guest,
+            uuid=session.uuid,
+            console=session.console,
+            user=session.user,
+            mode=session.mode,
+            escape=escape_name(client.admit.escape.encode("latin-1")),
+            resume=client.grace,
+            relay=self._relay,
+            position=start.position,
+            replay=start.replay,
+            printed=start.printed,
+            continued=start.continued,
         )
 
     def _succeed(self, client: _Client) -> None:
@@ -189,7 +228,9 @@ class Clients:
             return
         self._drop_back(client)
         (admit, client.back), client.successor = client.successor, None
-        client.admit.session = admit.session  # the rest of what the token says is in the first
+        # The rest of what the token says is in the first.
+        client.admit.session, client.admit.after = admit.session, admit.after
+        client.admit.shows_events = admit.shows_events
         client.deadline = time.monotonic() + max(CONNECT, client.grace)
         client.invited = time.monotonic() + CONNECT
         self._watch_back(client)
@@ -213,6 +254,7 @@ class Clients:
         back = client.back
         if back is None:
             return
+        back.flush()
         try:
             for line in back.receive():
                 match _from_gateway.decode(line):
@@ -271,6 +313,9 @@ class Clients:
                 events = select.POLLIN if self._pump.wants_input(client.id) else 0
                 events |= select.POLLOUT if client.full else 0
                 self._loop.want(client.sock.fileno(), events)
+            if client.back is not None:
+                events = select.POLLOUT if client.back.pending else 0
+                self._loop.want(client.back.fileno(), select.POLLIN | events)
 
     def deadline(self) -> float | None:
         """Return when ``settle`` is due, or None."""
@@ -291,6 +336,9 @@ class Clients:
         while client.sock and not client.full and self._pump.has_output(client.id):
             try:
                 with self._pump.to_client(client.id) as waiting:
+                    self._carry_out(now)  # what is told of a gap comes before what is behind it
+                    if client.admit.shows_events and client.back and client.back.pending:
+                        return
                     count = client.sock.send(waiting)
             except (BlockingIOError, InterruptedError):
                 client.full = True
@@ -308,7 +356,7 @@ class Clients:
             if isinstance(intent, Finish):
                 client.ending = intent
                 client.deadline = now + LAST_OUTPUT
-            elif client.back is not None:
+            elif client.back is not None and client.sock is not None:
                 client.back.send(control.encode(intent.event))
 
     # ---- going

@@ -212,6 +212,11 @@ def escape_byte(text: str) -> bytes:
     return bytes([ord(key[1].upper()) & 0x1F])
 
 
+def escape_name(key: bytes) -> str:
+    """Return an escape key as ``escape_byte`` reads it."""
+    return f"ctrl-{chr(key[0] | 0x40).lower()}" if key else ""
+
+
 def address(listen: str) -> tuple[str, int]:
     """Split ``host:port`` or ``[v6]:port``. Port 0 lets the kernel choose.
 

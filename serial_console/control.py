@@ -60,11 +60,16 @@ class Redeem(Message, tag="redeem"):
         client: the client's address as the gateway sees it; for listings and logs. At most 64
             characters of ASCII: a relay tells of all its sessions in one line.
         events: keep this connection and write the session's events on it.
+        shows_events: the client itself is shown them (serial-console.v1): it gets no notices among
+            its bytes, and ``session`` first. Needs ``events``.
+        after: where the client's output ended on an earlier connection, as ``After`` is written.
     """
 
     token: str
     client: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,64}\Z")] = ""
     events: bool = False
+    shows_events: bool = False
+    after: Annotated[str, msgspec.Meta(max_length=128)] = ""
 
 
 # ---- admin.sock
@@ -246,17 +251,32 @@ class SessionInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     key: str = ""
 
 
+class After(msgspec.Struct, forbid_unknown_fields=True):
+    """Where a client's output ended: relay, session, position; ``<relay>.<session>.<position>``.
+
+    ``position``: bytes of output since that relay began; None: it does not know any more.
+    """
+
+    relay: str
+    session: str
+    position: int | None
+
+
 # ---- supervisor -> relay
 
 
 class Admit(Message, tag="admit"):
     """Expect one client. With ``events`` the redeem connection travels along (SCM_RIGHTS).
 
-    A session that the relay has already is resumed: its client comes back.
+    A session that the relay has already is resumed: its client comes back. ``after``: where the
+    client's output ended; ``replaces``: the session that it was, which ends when it connects.
     """
 
     session: SessionInfo
     events: bool
+    shows_events: bool = False
+    after: After | None = None
+    replaces: str = ""
     takeover: bool = False
     notices: bool = True
     replay: int = 0
@@ -369,6 +389,36 @@ FromInventory = Found | Failed
 # ---- relay -> gateway: events on the way back
 
 
+class SessionEvent(Message, tag="session"):
+    """A client's first event, before any byte; only for clients that are shown events.
+
+    Attributes:
+        id, guest, uuid, console, user, mode: as in SessionInfo.
+        escape: the key that ends it, such as ``ctrl-q``; ``""``: none.
+        resume: seconds for which its token may come back.
+        relay: which relay it is; a position is good for one relay.
+        position: bytes of output since the relay began, at the end of the replay.
+        replay: how many of the first bytes, skipped ones included, are replay; they are not
+            counted in ``position``.
+        printed: seconds since the guest last printed; None: not since the relay began.
+        continued: the output goes on where ``after``, or the session that is resumed, stood.
+    """
+
+    id: str
+    guest: str
+    uuid: str
+    console: str
+    user: str
+    mode: Mode
+    escape: str
+    resume: int
+    relay: str
+    position: int
+    replay: int
+    printed: float | None
+    continued: bool
+
+
 class StateEvent(Message, tag="state"):
     """The console's state changed; ``text`` is a sentence fit to show."""
 
@@ -377,15 +427,26 @@ class StateEvent(Message, tag="state"):
 
 
 class SkippedEvent(Message, tag="skipped"):
-    """Output was dropped for this client because it did not read."""
+    """Output was dropped for this client because it did not read.
+
+    ``at``: bytes of this connection before the gap. It is written before the bytes behind it, but
+    for clients that find a notice there.
+    """
 
     bytes: int
+    at: int = 0
 
 
 class HeldEvent(Message, tag="held"):
     """The guest does not take input; what the client typed is held (``bytes`` > 0) or not."""
 
     bytes: int
+
+
+class NoticeEvent(Message, tag="notice"):
+    """What no other event tells; only for clients that are shown events."""
+
+    text: str
 
 
 # ---- gateway -> relay, on the way back as well

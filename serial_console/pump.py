@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 
 from . import terminal
 from .bytequeue import ByteQueue
-from .control import ClientInfo, HeldEvent, Message, SkippedEvent, State, StateEvent
+from .control import (
+    ClientInfo,
+    HeldEvent,
+    Message,
+    NoticeEvent,
+    SkippedEvent,
+    State,
+    StateEvent,
+)
 from .errors import CloseCode
 
 log = logging.getLogger("relay")
@@ -59,11 +67,22 @@ class Finish:
     reason: str
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a client's output begins; the fields are those of SessionEvent."""
+
+    position: int
+    replay: int
+    printed: float | None
+    continued: bool
+
+
 @dataclass
 class _Note:
     """Where our own words stand in a client's output, counted over the whole session.
 
-    ``skipped``: bytes that they say were skipped; ``told``: the event has said so too.
+    ``skipped``: bytes that they say were skipped; ``told``: the event has said so too. One without
+    words marks a gap for a client that is shown events.
     """
 
     begin: int
@@ -77,9 +96,12 @@ class _Client:
     id: str
     mode: str
     notices: bool
+    shows_events: bool
     escape: bytes
+    replay: int
     resumable: bool
     opened: float
+    replay_end: int = 0  # counted as ``start``
     out: ByteQueue = field(default_factory=ByteQueue)
     start: int = 0  # where ``out`` begins, counted over the whole session
     notes: deque[_Note] = field(default_factory=deque)
@@ -113,6 +135,7 @@ class Pump:
         self._ring = ByteQueue()
         self._ring_max = replay
         self._ring_cut = False
+        self._total = 0  # bytes of output
         self._backlog = backlog
         self._idle = idle_timeout
         self._longest = max_session
@@ -139,26 +162,40 @@ class Pump:
         replay: int,
         resumable: bool,
         now: float,
-    ) -> None:
+        shows_events: bool = False,
+        after: int | None = None,
+    ) -> Start:
         """Take a client on; it gets recent output (at most ``replay`` bytes), then what comes.
 
         Args:
             client: its name.
             mode: ``rw`` or ``ro``.
-            notices: whether it is shown our own words.
+            notices: whether it is shown our own words, and may be shown them in place of output.
             escape: the byte that ends it when it comes alone, or none.
             replay: bytes.
             resumable: whether it may ``leave`` and ``come_back``.
             now: the time.
+            shows_events: our own words come as events, not among its output.
+            after: bytes of output since we began that it has had.
         """
-        new = _Client(client, mode, notices, escape, resumable, now, progress=now, last_input=now)
+        new = _Client(
+            client,
+            mode,
+            notices,
+            shows_events,
+            escape,
+            replay,
+            resumable,
+            now,
+            progress=now,
+            last_input=now,
+        )
         self._clients[client] = new
-        recent = self._recent(replay)
-        if recent:
-            self._push(new, terminal.SOFT_RESET + recent, now)
+        start = self._begin(new, after, now)
         text = "" if self.state is State.CONNECTED else self._state_text  # else it is old news
         self._intents.append(Emit(client, StateEvent(state=self.state.value, text=text)))
         self._say(new, text, now)
+        return start
 
     def leave(self, client: str) -> None:
         """Note that a client has gone and may come back: what comes meanwhile is kept for it, as
@@ -177,14 +214,37 @@ class Pump:
             one.taken = max(0, count)
             self._missed(one, missed)
 
-    def come_back(self, client: str, now: float) -> None:
-        """Take a client on that comes back: it gets what it missed."""
+    def come_back(
+        self, client: str, now: float, *, shows_events: bool = False, after: int | None = None
+    ) -> Start:
+        """Take a client on that comes back: it gets what it missed.
+
+        Args:
+            client: its name.
+            now: the time.
+            shows_events, after: as in ``attach``; it knows better than its gateway what it has had.
+        """
         one = self._clients[client]
         one.away = one.stalled = False
         one.taken = 0
         one.progress = one.last_input = now
         one.warned = False
         self._intents.append(Emit(client, StateEvent(state=self.state.value, text="")))
+        if self._held and one.mode == "rw":
+            self._intents.append(Emit(client, HeldEvent(bytes=self._input_bytes)))
+        known = after is not None and 0 <= self._total - after <= len(self._ring)
+        other = (
+            one.shows_events != shows_events
+        )  # what waits for it has notices in it, or lacks them
+        if other or (shows_events and (known or one.start < one.replay_end)):
+            one.shows_events = shows_events
+            one.out, one.tail, one.gap = ByteQueue(), ByteQueue(), 0
+            one.notes.clear()
+            return self._begin(one, after if known else None, now)
+        ahead = one.gap + len(one.out) + sum(note.skipped for note in one.notes if not note.told)
+        self._mark_gap(one)
+        self._tell_gaps(one)
+        return Start(self._total - ahead, 0, self._silence(now), continued=True)
 
     def detach(self, client: str) -> ClientInfo:
         """Forget a client. Its input that the guest did not take is discarded and counted."""
@@ -219,6 +279,7 @@ class Pump:
     def output(self, data: bytes, now: float) -> None:
         """Take what the guest printed."""
         self._printed = now
+        self._total += len(data)
         if self._ring_max:
             self._ring.append(data)
             excess = len(self._ring) - self._ring_max
@@ -245,7 +306,7 @@ class Pump:
         """Return what waits for a client; release it before any other call."""
         one = self._clients[client]
         self._mark_gap(one)
-        return one.out.head()
+        return one.out.head()[: self._tell_gaps(one)]
 
     def has_output(self, client: str) -> bool:
         """Whether something waits for a client."""
@@ -255,9 +316,9 @@ class Pump:
         """Note that a client took so many bytes."""
         if count:
             one = self._clients[client]
+            one.taken += count
             self._advance(one, count)
             one.bytes_out += count
-            one.taken += count
             one.progress = now
             one.stalled = False
             if not one.out:
@@ -415,7 +476,10 @@ class Pump:
             self.finish(client.id, CloseCode.IDLE, reason, now)
         elif idle >= self._idle - IDLE_WARNING and self._idle > IDLE_WARNING and not client.warned:
             client.warned = True
-            self._say(client, "No input: this session ends in 60 s. Any key keeps it.", now)
+            text = "No input: this session ends in 60 s. Any key keeps it."
+            if client.shows_events:
+                self._intents.append(Emit(client.id, NoticeEvent(text=text)))
+            self._say(client, text, now)
 
     def _held_at(self) -> float:
         return self._input_since + (0.0 if self.state is State.PAUSED else HELD)
@@ -443,7 +507,7 @@ class Pump:
         begin = client.start + keep
         end = begin + excess
         ours = 0
-        for note in [one for one in notes if begin <= one.begin < end]:
+        for note in [one for one in notes if begin <= one.begin < end and not one.told]:
             end = max(end, note.end)  # our own words go whole and are not counted
             ours += note.end - note.begin
             client.gap += note.skipped
@@ -454,7 +518,7 @@ class Pump:
         client.out.push(kept)
         client.start += dropped
         for note in notes:
-            if note.begin < begin:  # it stays where it was seen from behind the gap
+            if note.begin < begin or note.told:  # it stays where it was seen from behind the gap
                 note.begin += dropped
                 note.end += dropped
         client.gap += dropped - ours
@@ -471,13 +535,17 @@ class Pump:
         one.bytes_out -= count
         one.gap = count - len(again)
         one.skipped += one.gap
+        for note in one.notes:
+            if one.shows_events and note.begin >= one.start:
+                note.told = False
 
     def _mark_gap(self, client: _Client) -> None:
         """Put a mark at the front that tells of a gap there, after what is half said; what stands
         before it moves towards the front."""
         if not client.gap:
             return
-        mark = terminal.notice(f"{client.gap} bytes of output skipped", at_line_start=False)
+        text = f"{client.gap} bytes of output skipped"
+        mark = b"" if client.shows_events else terminal.notice(text, at_line_start=False)
         half = _half(client)
         before = client.out.take(half.end - client.start) if half else b""
         client.out.push(mark)
@@ -493,6 +561,22 @@ class Pump:
         client.notes.insert(count, _Note(begin, begin + len(mark), client.gap))
         client.gap = 0
 
+    def _tell_gaps(self, client: _Client) -> int | None:
+        """Tell a client that is shown events of a gap at the front. Returns how many bytes come
+        before the next one, None if there is none: the event stands before what is behind it."""
+        if client.shows_events:
+            for note in client.notes:
+                if note.begin > client.start:
+                    return note.begin - client.start
+                self._tell_gap(client, note)
+        return None
+
+    def _tell_gap(self, client: _Client, note: _Note) -> None:
+        if note.skipped and not note.told:
+            note.told = True
+            at = client.taken + note.begin - client.start
+            self._intents.append(Emit(client.id, SkippedEvent(bytes=note.skipped, at=at)))
+
     def _advance(self, client: _Client, count: int) -> None:
         """Note that the first bytes of the queue have been taken."""
         if client.resumable:
@@ -502,14 +586,13 @@ class Pump:
             client.out.drop(count)
         client.start += count
         for note in client.notes:
-            if note.skipped and not note.told and note.begin < client.start:
-                self._intents.append(Emit(client.id, SkippedEvent(bytes=note.skipped)))
-                note.told = True
+            if note.begin < client.start:
+                self._tell_gap(client, note)
         while client.notes and client.notes[0].end <= client.start - len(client.tail):
             client.notes.popleft()
 
     def _say(self, client: _Client, text: str, now: float) -> None:
-        if client.notices and text:
+        if client.notices and not client.shows_events and text:
             note = terminal.notice(text, client.at_line_start)
             begin = client.start + len(client.out)
             client.notes.append(_Note(begin, begin + len(note)))
@@ -555,12 +638,39 @@ class Pump:
             self._held = False
             self._emit_held(0)
 
+    def _begin(self, one: _Client, after: int | None, now: float) -> Start:
+        """Give a client what it is to see before anything new."""
+        continued = after is not None and 0 <= after <= self._total
+        missed = self._total - after if after is not None and continued else 0
+        if not continued:
+            recent = terminal.without_queries(self._recent(one.replay))
+            shown = terminal.SOFT_RESET + recent if recent else b""
+        elif missed <= min(one.replay, len(self._ring)):
+            whole = self._ring.last(len(self._ring))
+            seen = len(whole) - missed
+            shown = terminal.rest_without_queries(whole[:seen], whole[seen:])
+        else:
+            recent = self._recent(one.replay)
+            one.gap = missed - len(recent)
+            one.skipped += one.gap
+            shown = terminal.CANCEL + terminal.without_queries(recent)
+        one.replay_end = one.start + len(shown)
+        if shown:
+            self._push(one, shown, now)
+        start = Start(self._total, one.gap + len(shown), self._silence(now), continued)
+        self._mark_gap(one)
+        self._tell_gaps(one)
+        return start
+
+    def _silence(self, now: float) -> float | None:
+        return round(now - self._printed, 3) if self._total else None
+
     def _recent(self, limit: int) -> bytes:
         recent = self._ring.last(limit)
         if recent and (self._ring_cut or len(recent) < len(self._ring)):
             line = re.search(rb"\n", recent)
             recent = recent[line.end() :] if line else recent
-        return terminal.without_queries(recent)
+        return recent
 
 
 def _half(client: _Client) -> _Note | None:

@@ -80,7 +80,7 @@ class _Relay:
             on_state=self._on_state,
             on_gone=lambda text: self._clients.end_all(CloseCode.GONE, text),
         )
-        self._clients = Clients(self._loop, self._pump, self._tell, self._depart)
+        self._clients = Clients(self._loop, spec.id, self._pump, self._tell, self._depart)
         self._tick = self._loop.timer(lambda: None)  # what it is for, _settle does
         self._drain = self._loop.timer(lambda: None)
         self._unused = self._loop.timer(self._on_unused)

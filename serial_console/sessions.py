@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 
 from .child import Child
 from .config import Limits
-from .control import ClientInfo, SessionInfo
+from .control import After, ClientInfo, SessionInfo
 from .door import Caller
 from .errors import BadToken, InUse, LimitReached, NoSuchSession
 from .loop import Timer
@@ -23,13 +24,16 @@ from .tokens import Grant
 class Admission:
     """A session between a redeem and the answer to it.
 
-    ``grant`` None: its client comes back with a token that is used up. ``sent``: the relay has been
-    told.
+    ``grant`` None: its client comes back with a token that is used up. ``after``: where its output
+    ended. ``replaces``: the session that its client had before. ``sent``: the relay has been told.
     """
 
     grant: Grant | None
     caller: Caller
     events: bool
+    shows_events: bool
+    after: After | None
+    replaces: str
     timer: Timer
     sent: bool = False
 
@@ -71,6 +75,9 @@ class Session:
         figures = msgspec.to_builtins(self.figures)
         del figures["session"]
         return {**info, **figures, "relay_pid": self.relay.child.pid}
+
+
+_AFTER = re.compile(r"([0-9a-f]{16})\.([0-9a-f]{12})(?:\.([0-9]{1,18}))?", re.ASCII)
 
 
 class SessionTable:
@@ -139,12 +146,24 @@ class SessionTable:
                 return one
         return None
 
-    def check(self, grant: Grant, client: str) -> None:
+    def own(self, grant: Grant, session_id: str) -> str:
+        """Return the id of the session that a token's holder had before, if it is that, else "":
+        it holds the same console for the same user, by a token of the same issuer."""
+        one = self._sessions.get(session_id)
+        if one is None or grant.mode != "rw":
+            return ""
+        had = one.info
+        before = had.uuid, had.console, had.mode, had.user, had.key
+        now = grant.uuid, grant.console, grant.mode, grant.user, grant.key
+        return session_id if before == now else ""
+
+    def check(self, grant: Grant, client: str, own: str = "") -> None:
         """Refuse what can be refused without burning the token.
 
         Args:
             grant: what the token stands for.
             client: the address that the gateway sees.
+            own: a session that ends for this one.
 
         Raises:
             BadToken: the token is for another address.
@@ -153,7 +172,7 @@ class SessionTable:
         """
         limits = self._limits
         _check_address(client, grant.client_address)
-        sessions = [one.info for one in self._sessions.values()]
+        sessions = [one.info for one in self._sessions.values() if one.info.id != own]
         here = [one for one in sessions if (one.uuid, one.console) == (grant.uuid, grant.console)]
         if grant.mode == "rw" and not grant.takeover:
             for one in here:
@@ -171,6 +190,15 @@ class SessionTable:
             )
         if grant.mode == "ro" and sum(one.mode == "ro" for one in here) >= limits.watchers:
             raise LimitReached(f"{limits.watchers} watchers look at this console; no more may.")
+
+
+def ended_at(text: str) -> After | None:
+    """Return where a client's output ended, None where it is not written as After is."""
+    found = _AFTER.fullmatch(text)
+    if found is None:
+        return None
+    position = None if found[3] is None else int(found[3])
+    return After(relay=found[1], session=found[2], position=position)
 
 
 def _check_address(client: str, address: str | None) -> None:

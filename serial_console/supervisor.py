@@ -41,7 +41,7 @@ from .figures import Figures
 from .inventory import Inventory
 from .listener import make_directory, remove_stale
 from .loop import Loop
-from .sessions import Admission, Relay, Session, SessionTable
+from .sessions import Admission, Relay, Session, SessionTable, ended_at
 from .tokens import BAD, Grant, MemoryStore, digest
 
 log = logging.getLogger("supervisor")
@@ -144,8 +144,10 @@ class _Supervisor:
             self._audit.refused(error, request.client, None, *self._tokens.fate(request.token))
             raise
         try:
-            self._table.check(grant, request.client)
-            session = self._new_session(grant, request, caller)
+            after = ended_at(request.after)
+            own = self._table.own(grant, after.session) if after is not None else ""
+            self._table.check(grant, request.client, own)
+            session = self._new_session(grant, request, caller, own)
         except ConsoleError as error:
             self._tokens.release(grant)
             self._audit.refused(error, request.client, grant, grant.id)
@@ -158,20 +160,29 @@ class _Supervisor:
             raise BadToken(BAD)
         session.info.client = request.client
         session.info.gateway_pid, session.info.gateway_uid = caller.peer.pid, caller.peer.uid
-        session.admission = self._admission(session, None, request, caller)
+        session.admission = self._admission(session, None, request, caller, own="")
         self._admit(session)
         caller.on_gone = functools.partial(self._abandon, session)
 
     def _admission(
-        self, session: Session, grant: Grant | None, request: control.Redeem, caller: Caller
+        self,
+        session: Session,
+        grant: Grant | None,
+        request: control.Redeem,
+        caller: Caller,
+        own: str,
     ) -> Admission:
         late = LibvirtUnavailable(
             "libvirt on the host did not open the console in time; try again in a while."
         )
         timer = self.loop.after(ADMISSION, lambda: self._late(session, late))
-        return Admission(grant, caller, request.events, timer)
+        shows_events = request.events and request.shows_events
+        after = ended_at(request.after) if shows_events else None
+        return Admission(grant, caller, request.events, shows_events, after, own, timer)
 
-    def _new_session(self, grant: Grant, request: control.Redeem, caller: Caller) -> Session:
+    def _new_session(
+        self, grant: Grant, request: control.Redeem, caller: Caller, own: str
+    ) -> Session:
         relay = self._relay_for(grant)
         info = SessionInfo(
             id=secrets.token_hex(6),
@@ -194,7 +205,7 @@ class _Supervisor:
                 client_address=grant.client_address,
             )
         session = Session(info, relay)
-        session.admission = self._admission(session, grant, request, caller)
+        session.admission = self._admission(session, grant, request, caller, own)
         self._table.add(session)
         if relay.ready:
             self._admit(session)
@@ -232,7 +243,13 @@ class _Supervisor:
             return
         admission.sent = True
         grant = admission.grant
-        admit = control.Admit(session=session.info, events=admission.events)
+        admit = control.Admit(
+            session=session.info,
+            events=admission.events,
+            shows_events=admission.shows_events,
+            after=admission.after,
+            replaces=admission.replaces,
+        )
         if grant is not None:
             admit.takeover, admit.notices = grant.takeover, grant.notices
             admit.replay, admit.escape = grant.replay, grant.escape

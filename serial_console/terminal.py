@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
+ENQ = b"\x05"
+"""Asks for the answerback message."""
 SOFT_RESET = b"\x1b[!p"
 """DECSTR: modes and attributes to their defaults; the screen stays."""
+
+CANCEL = b"\x18"
+"""CAN: ends a sequence that was begun."""
 
 # What terminals pass over or carry out within a sequence: control characters, and bytes that are no
 # UTF-8 (decoded with surrogateescape).
@@ -43,16 +49,47 @@ def without_queries(output: bytes) -> bytes:
     A terminal that is shown old output would type its answers into the guest. Sequences that
     another one breaks off go too: around one that is taken out, the rest could make up a query.
     """
-    text = output.replace(b"\x05", b"").decode("utf-8", "surrogateescape")  # without ENQ
-    return _sequence.sub(_replayed, text).encode("utf-8", "surrogateescape")
+    return _bytes(_sequence.sub(_replayed, _text(output)))
+
+
+def rest_without_queries(before: bytes, output: bytes) -> bytes:
+    """Return ``without_queries(output)`` for a terminal that has been shown ``before``.
+
+    A sequence that was shown in part may turn out to be a query: it is cancelled.
+    """
+    text = _text(before + output)
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    shown = len(decoder.decode(before.replace(ENQ, b"")))
+    half, _ = decoder.getstate()  # of a character, of which the rest comes first
+    for match in _sequence.finditer(text):
+        if match.end() <= shown:
+            continue
+        if match.start() < shown + bool(half):
+            after = _bytes(_sequence.sub(_replayed, text[match.end() :]))
+            if not _is_kept(match):
+                return CANCEL + after
+            known = len(_bytes(text[match.start() : shown])) + len(half)
+            return _bytes(match[0])[known:] + after
+        break
+    return _bytes(_sequence.sub(_replayed, text[shown:]))[len(half) :]
+
+
+def _text(output: bytes) -> str:
+    return output.replace(ENQ, b"").decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _replayed(match: re.Match[str]) -> str:
+    return match[0] if _is_kept(match) else ""
+
+
+def _is_kept(match: re.Match[str]) -> bool:
     if match.lastgroup is None:  # the last one is completed by what comes next
-        kept = match.end() == len(match.string)
-    else:
-        kept = not _query.match(_within.sub("", match[0]) + "\x07")  # BEL went too
-    return match[0] if kept else ""
+        return match.end() == len(match.string)
+    return not _query.match(_within.sub("", match[0]) + "\x07")  # BEL went too
 
 
 def notice(text: str, at_line_start: bool) -> bytes:

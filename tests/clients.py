@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import socket
@@ -33,22 +34,26 @@ class Terminal:
         url: str,
         origin: str | None = None,
         subprotocol_token: str = "",
+        protocols: Sequence[str] = (),
         **options: Any,
     ) -> None:
         """Connect; ``subprotocol_token`` goes as a subprotocol instead of in the URL.
 
-        ``options`` are further ones of websockets' ``connect``.
+        ``protocols`` are subprotocols to offer, ``options`` further ones of websockets'
+        ``connect``.
 
         Raises:
             websockets.exceptions.InvalidStatus, OSError: the handshake was refused.
         """
-        protocols = ["binary", f"token.{subprotocol_token}"] if subprotocol_token else None
+        offered = list(protocols)
+        if subprotocol_token:
+            offered += ["binary", f"token.{subprotocol_token}"]
         self._stack = contextlib.ExitStack()
         self._ws: ClientConnection = self._stack.enter_context(
             connect(
                 url,
                 origin=origin,  # type: ignore[arg-type]
-                subprotocols=protocols,  # type: ignore[arg-type]
+                subprotocols=offered or None,  # type: ignore[arg-type]
                 compression=None,
                 proxy=None,
                 max_size=None,
@@ -134,11 +139,91 @@ class Terminal:
             frame = closed.rcvd
             self._end = (1006, "") if frame is None else (frame.code, frame.reason)
         else:
-            assert isinstance(message, bytes), f"a text frame: {message!r}"
-            self.output += message
+            self._take_message(message)
+
+    def _take_message(self, message: str | bytes) -> None:
+        assert isinstance(message, bytes), f"a text frame: {message!r}"
+        self.output += message
 
     def _seen(self, what: str) -> str:
         return f"no {what} in {len(self.rest())} bytes: {self.rest()[-400:]!r}"
+
+
+class Viewer(Terminal):
+    """A client of serial-console.v1 that keeps count as docs/protocol.md says.
+
+    Attributes:
+        events: each with how many bytes had come before it.
+        gaps: of them ``skipped``: bytes before it, and skipped.
+        position: where the output stands; None: within the replay.
+    """
+
+    PROTOCOLS = ("serial-console.v1", "binary")
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, protocols=self.PROTOCOLS, **options)
+        self.events: list[tuple[int, dict[str, Any]]] = []
+        self.gaps: list[tuple[int, int]] = []
+        self._position = self._replay = 0
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """The ``session`` event, waited for."""
+        return self.event("session")
+
+    @property
+    def position(self) -> int | None:
+        return None if self._replay else self._position
+
+    @property
+    def after(self) -> str:
+        """What to come back with."""
+        session = f"{self.session['relay']}.{self.session['id']}"
+        return session if self.position is None else f"{session}.{self.position}"
+
+    def event(self, op: str, seconds: float = 10.0, **fields: Any) -> dict[str, Any]:
+        """Wait for an event, of these fields at least; return the newest."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for _, event in reversed(self.events):
+                if event["op"] == op and event.items() >= fields.items():
+                    return event
+            self._receive(deadline, f"{op} event in {self.events}")
+
+    def say(self, op: str, count: int) -> None:
+        """Send ``window`` or ``taken``."""
+        self.send_text(json.dumps({"op": op, "bytes": count}))
+
+    def send_text(self, text: str) -> None:
+        """Send a text message."""
+        self._ws.send(text)
+
+    def read_for(self, seconds: float) -> None:
+        """Take what comes for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                self._take_message(self._ws.recv(timeout=left))
+
+    def _take_message(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._count(len(message))
+            self.output += message
+            return
+        event = json.loads(message)
+        self.events.append((len(self.output), event))
+        if event["op"] == "session":
+            assert (len(self.events), self.output) == (1, b""), "it does not come first"
+            self._position, self._replay = event["position"], event["replay"]
+        elif event["op"] == "skipped":
+            assert event["at"] == len(self.output)
+            self.gaps.append((len(self.output), event["bytes"]))
+            self._count(event["bytes"])
+
+    def _count(self, count: int) -> None:
+        replay = min(self._replay, count)
+        self._replay -= replay
+        self._position += count - replay
 
 
 def echo(terminal: Terminal, data: bytes) -> bytes:

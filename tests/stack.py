@@ -20,7 +20,7 @@ import psutil
 from serial_console.demo.libvirtd import Guest
 
 from . import rig
-from .clients import Raw, Terminal
+from .clients import Raw, Terminal, Viewer
 
 BIN = os.path.dirname(sys.executable)
 READY = 30.0
@@ -291,6 +291,11 @@ class Stack:
     def open(self, guest: str, via: str = "gateway", **fields: Any) -> Terminal:
         """Get a token and connect."""
         return self.connect(self.token(guest, **fields), via)
+
+    def view(self, guest: str, after: str = "", **fields: Any) -> Viewer:
+        """Get a token and connect as a client that is shown events; ``after``: it comes back."""
+        url = self.url(self.token(guest, **fields))
+        return Viewer(f"{url}&after={after}" if after else url)
 
     def raw(self, guest: str, *, receive_buffer: int = 0, **fields: Any) -> Raw:
         """Get a token and connect through our gateway on a bare socket."""

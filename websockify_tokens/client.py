@@ -85,7 +85,13 @@ class WayBack:
 
 
 def redeem(
-    source: str, token: str, client: str = "", *, events: bool = False
+    source: str,
+    token: str,
+    client: str = "",
+    *,
+    events: bool = False,
+    shows_events: bool = False,
+    after: str = "",
 ) -> tuple[str, WayBack]:
     """Exchange a token for the path of the socket that this process, and no other, may connect.
 
@@ -94,6 +100,8 @@ def redeem(
         token: the secret as it came.
         client: the client's address, for listings and for tokens that are bound to one.
         events: have the session's events written to the returned way back.
+        shows_events: the client itself is shown them, and needs no notices among its bytes.
+        after: where its output ended before, as it says; "" where it says nothing.
 
     Returns:
         The path, and the way back, which the caller closes.
@@ -102,6 +110,8 @@ def redeem(
         RefusedError: the token was refused, or the supervisor cannot be reached.
     """
     request = {"v": VERSION, "op": "redeem", "token": token, "client": client, "events": events}
+    if shows_events:
+        request |= {"shows_events": True, "after": after}
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         deadline = time.monotonic() + TIMEOUT

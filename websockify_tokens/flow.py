@@ -47,6 +47,38 @@ class Flow:
         self._sign = now
         self._pauses = [0.0, 0.0]
         self._turn = now
+        self._window: int | None = None
+        self._taken_in = 0
+        self._full_since: float | None = None
+
+    @property
+    def room(self) -> int | None:
+        """Bytes of output that the client's window has room for; None: it has set none."""
+        return None if self._window is None else self._window - self._payload + self._taken_in
+
+    def limit(self, window: int, now: float) -> None:
+        """Have at most so many bytes of output under way that the client has not taken."""
+        self._window = window
+        self._look_at_room(now)
+
+    def took(self, total: int, now: float) -> bool:
+        """Note how many bytes of output the client says it has taken.
+
+        Returns:
+            Whether it waited for that to be given more.
+
+        Raises:
+            ValueError: it has said more before, or has been given less.
+        """
+        if not self._taken_in <= total <= self._payload:
+            raise ValueError
+        progress, self._taken_in = total > self._taken_in, total
+        since = self._full_since
+        self._look_at_room(now)
+        if since is None or not progress:
+            return False
+        self._sign = since
+        return self._taken(now)
 
     @property
     def outstanding(self) -> bool:
@@ -76,6 +108,7 @@ class Flow:
             if self._pings and self._payload - self._pinged >= self._spacing:
                 wire += self.ping()
         self._wire += len(wire)
+        self._look_at_room(now)
         return bytes(wire)
 
     def ping(self) -> bytes:
@@ -115,6 +148,10 @@ class Flow:
     def delivered(self) -> int:
         """Bytes of output that had arrived whole at the last look."""
         return max(self._delivered, self._ponged)
+
+    def _look_at_room(self, now: float) -> None:
+        room = self.room
+        self._full_since = now if room is not None and room <= 0 else None
 
     def _taken(self, now: float) -> bool:
         if now - self._turn >= MEMORY:

@@ -15,7 +15,7 @@ CONTROL_MAX = 125
 """Bytes of a control frame's payload (RFC 6455, 5.5)."""
 REASON_MAX = 120
 """Bytes of a close reason (DESIGN.md; RFC 6455 leaves room for 123)."""
-PROTOCOL_ERROR, NOT_UTF8 = 1002, 1007
+PROTOCOL_ERROR, NOT_UTF8, TOO_BIG = 1002, 1007, 1009
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
@@ -57,9 +57,14 @@ class Reader:
 
     Data comes as BINARY, whatever kind of message carried it, in pieces as it arrived; a control
     frame comes whole.
+
+    Args:
+        text_max: bytes of a text message, which then comes whole, as TEXT; 0: as any data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text_max: int = 0) -> None:
+        self._text_max = text_max
+        self._message = bytearray()  # of text
         self._buffer = bytearray()
         self._left = 0
         self._mask = b""
@@ -98,7 +103,7 @@ class Reader:
             self._left -= len(piece)
             payload = _unmask(piece, self._mask)
             self._check_text(payload)
-            found.append((BINARY, payload))
+            self._data(payload, found)
             turn = len(piece) % 4
             self._mask = self._mask[turn:] + self._mask[:turn]
         return found
@@ -144,7 +149,21 @@ class Reader:
         del buffer[:size]
         if not length:
             self._check_text(b"")
+            self._data(b"", found)
         return True
+
+    def _data(self, payload: bytes, found: list[tuple[int, bytes]]) -> None:
+        """Hand the next piece of a message on, or a text message once it is whole."""
+        if self._text is None or not self._text_max:
+            if payload:
+                found.append((BINARY, payload))
+            return
+        self._message += payload
+        if len(self._message) > self._text_max:
+            raise FrameError(f"a text message has more than {self._text_max} bytes", TOO_BIG)
+        if self._final and not self._left:
+            found.append((TEXT, bytes(self._message)))
+            self._message.clear()
 
     def _check_text(self, payload: bytes) -> None:
         """Check the next piece of a message, which is the last if nothing of its frame is left."""

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from websockify.websocketproxy import ProxyRequestHandler
 from websockify.websockifyserver import WebSockifyServer
 
-from . import addresses, heads, pages
+from . import addresses, events, heads, pages
 from .client import RefusedError, redeem
 from .pump import Ended, Pump, close, end_of, restarting
 
@@ -36,8 +36,11 @@ ANSWER = 60.0
 """Seconds for a client to take a whole answer: the page's largest file at 10 KiB/s."""
 REQUESTS = 100
 """Requests of one connection; the page is 17."""
+PROTOCOLS = (events.PROTOCOL, "binary")
+"""Subprotocols; the first that a client offers is chosen."""
 VERSIONS = ("13", "8", "7")
 """Of WebSocket, as websockify speaks them."""
+_AFTER = re.compile(r"[0-9A-Za-z.-]{1,128}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+")
 
 
@@ -167,6 +170,13 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
 
     # ---- the upgrade
 
+    class SocketClass(ProxyRequestHandler.SocketClass):  # type: ignore[misc]
+        """websockify's WebSocket, for its handshake."""
+
+        def select_subprotocol(self, protocols: list[str]) -> str:
+            """Return the one that ``validate_connection`` has left."""
+            return protocols[0]
+
     def handle_upgrade(self) -> None:
         """Answer a handshake."""
         if self.headers.get("Sec-WebSocket-Version") not in VERSIONS:
@@ -187,15 +197,19 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             told = origin if _ORIGIN.fullmatch(origin) else "that is none"
             raise WebSockifyServer.EClose(f"refused the Origin {told[:128]}")
         self.path, _, query = self.path.partition("?")
-        self._token = parse_qs(query).get("token", [""])[0]
+        asked = parse_qs(query)
+        self._token = asked.get("token", [""])[0]
+        after = asked.get("after", [""])[0]
+        self._after = after if _AFTER.fullmatch(after) else ""
         offered = ",".join(self.headers.get_all("Sec-WebSocket-Protocol", [])).split(",")
         protocols = [protocol.strip() for protocol in offered]
         for protocol in protocols:
             if protocol.startswith("token.") and not self._token:
                 self._token = protocol.removeprefix("token.")
         del self.headers["Sec-WebSocket-Protocol"]
-        if "binary" in protocols:
-            self.headers["Sec-WebSocket-Protocol"] = "binary"
+        self.protocol = next((one for one in PROTOCOLS if one in protocols), "")
+        if self.protocol:
+            self.headers["Sec-WebSocket-Protocol"] = self.protocol
         # From the answer to the handshake on, a client is told why it ends.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
@@ -245,7 +259,14 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         client = addresses.shown(self.client_address)
         self.server.tell(REDEEMING)
         try:
-            path, back = redeem(self.server.token_plugin.source, self._token, client, events=True)
+            path, back = redeem(
+                self.server.token_plugin.source,
+                self._token,
+                client,
+                events=True,
+                shows_events=self.protocol == events.PROTOCOL,
+                after=self._after,
+            )
         except RefusedError as refused:
             self.server.tell(REFUSED)
             raise Ended(refused.close, refused.reason) from None
@@ -256,7 +277,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
                 relay.connect(path)
             except OSError:
                 raise end_of(back) from None
-            Pump(browser, relay, back, self.server.heartbeat).run()
+            shown = events.Events() if self.protocol == events.PROTOCOL else None
+            Pump(browser, relay, back, self.server.heartbeat, shown).run()
 
 
 def origin_of(url: str) -> str:

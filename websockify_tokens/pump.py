@@ -14,7 +14,7 @@ import termios
 import time
 from typing import Any
 
-from . import frames
+from . import events, frames
 from .client import WayBack
 from .flow import Flow
 from .liveness import INFO_SIZE, LOOKS, Liveness, Look
@@ -71,16 +71,23 @@ class Pump:
         relay: the connected relay.
         back: the way back from the relay.
         heartbeat: seconds between pings, 0 for none.
+        shown: places the events, where the client is shown them.
     """
 
     def __init__(
-        self, client: socket.socket, relay: socket.socket, back: WayBack, heartbeat: float
+        self,
+        client: socket.socket,
+        relay: socket.socket,
+        back: WayBack,
+        heartbeat: float,
+        shown: events.Events | None = None,
     ) -> None:
         self._client = client
         self._relay = relay
         self._back = back
         self._heartbeat = heartbeat
-        self._reader = frames.Reader()
+        self._shown = shown
+        self._reader = frames.Reader(events.TEXT_MAX if shown else 0)
         self._to_client = bytearray()
         self._to_relay = bytearray()
         self._end: Ended | None = None
@@ -127,9 +134,9 @@ class Pump:
         client, relay, back = self._client.fileno(), self._relay.fileno(), self._back.fileno()
         while True:
             want = self._wanted()
-            for fd, events in want.items():
-                if wanted.get(fd) != events:
-                    poll.register(fd, events)
+            for fd, mask in want.items():
+                if wanted.get(fd) != mask:
+                    poll.register(fd, mask)
             for fd in wanted.keys() - want.keys():
                 poll.unregister(fd)
             wanted = want
@@ -149,6 +156,7 @@ class Pump:
             elif ready.get(client, 0) & (select.POLLHUP | select.POLLERR | select.POLLRDHUP):
                 raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
             self._write_relay()
+            self._tell_client()
             self._write_client()
             now = time.monotonic()
             if self._heartbeat and now >= look_at:
@@ -171,7 +179,7 @@ class Pump:
 
     def _tell_taking(self, now: float) -> None:
         """Tell the relay that its client takes output, while it cannot see that for itself."""
-        if self._to_client and now - self._told >= TICK:
+        if (self._to_client or self._flow.room is not None) and now - self._told >= TICK:
             self._told = now
             self._back.tell("taking", pause=round(self._flow.pause, 3))
 
@@ -196,7 +204,7 @@ class Pump:
         client = select.POLLRDHUP
         client |= select.POLLIN if not self._to_relay else 0
         client |= select.POLLOUT if self._to_client else 0
-        relay = select.POLLIN if not self._to_client else 0
+        relay = select.POLLIN if self._room() else 0
         relay |= select.POLLOUT if self._to_relay else 0
         want = {self._client.fileno(): client}
         if relay:
@@ -205,18 +213,45 @@ class Pump:
             want[self._back.fileno()] = select.POLLIN
         return want
 
-    def _read_relay(self) -> None:
+    def _room(self) -> int:
+        """Return how many bytes are to be read from the relay. A session that has ended is not held
+        back by the client's window: it is to be told."""
         if self._to_client:
+            return 0
+        room = self._flow.room
+        if room is None or self._end is not None or self._back.ended:
+            return CHUNK
+        return max(0, min(room, CHUNK))
+
+    def _read_relay(self) -> None:
+        room = self._room()
+        if not room:
             return
         try:
-            data = self._relay.recv(CHUNK)
+            data = self._relay.recv(room)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
             raise self._end or end_of(self._back)
-        self._to_client += self._flow.frames(data, time.monotonic())
+        if self._shown is None:
+            self._to_client += self._flow.frames(data, time.monotonic())
+        else:
+            self._read_back()  # what stands before or in this output has been written before it
+            self._send(self._shown.parts(data))
+
+    def _send(self, parts: list[tuple[int, bytes]]) -> None:
+        for opcode, payload in parts:
+            if opcode == frames.BINARY:
+                self._to_client += self._flow.frames(payload, time.monotonic())
+            else:
+                self._to_client += self._flow.other(frames.frame(opcode, payload))
+
+    def _tell_client(self) -> None:
+        """Give a client the events that have come; while it takes nothing they wait."""
+        if self._shown is not None and not self._to_client:
+            self._send(self._shown.parts(b""))
 
     def _read_client(self) -> None:
         while not self._to_relay:
@@ -233,6 +268,8 @@ class Pump:
             for opcode, payload in pieces:
                 if opcode == frames.BINARY:
                     self._to_relay += payload
+                elif opcode == frames.TEXT:
+                    self._hear(payload)
                 elif opcode == frames.PING and len(self._to_client) < CHUNK:
                     self._to_client += self._flow.other(frames.frame(frames.PONG, payload))
                 elif opcode == frames.PONG and self._flow.pong(payload, time.monotonic()):
@@ -242,6 +279,21 @@ class Pump:
                     raise Ended(NORMAL, "The client closed.", by_client=True)
             if not isinstance(self._client, ssl.SSLSocket) or not self._client.pending():
                 return
+
+    def _hear(self, payload: bytes) -> None:
+        """Take a text message of a client that is shown events."""
+        now = time.monotonic()
+        try:
+            op, count = events.understood(payload)
+            if op == "window":
+                self._flow.limit(count, now)
+            elif self._flow.took(count, now):
+                self._tell_taking(now)
+        except events.MessageError as error:
+            raise Ended(events.POLICY_VIOLATION, str(error)) from None
+        except ValueError:
+            text = '"taken" went back, or was more than was sent.'
+            raise Ended(events.POLICY_VIOLATION, text) from None
 
     def _write_relay(self) -> None:
         if self._to_relay:
@@ -259,11 +311,14 @@ class Pump:
                 self._ping_waits = self._ping_waits and bool(self._to_client)
 
     def _read_back(self) -> None:
-        self._end = _end_in(self._back.events()) or self._end
+        while told := self._back.events():
+            self._end = _end_in(told) or self._end
+            if self._shown is not None:
+                self._shown.add(told)
 
 
-def _end_in(events: list[dict[str, Any]]) -> Ended | None:
-    for event in events:
+def _end_in(told: list[dict[str, Any]]) -> Ended | None:
+    for event in told:
         if event.get("op") == "end":
             return Ended(int(event["code"]), str(event["reason"]))
     return None
