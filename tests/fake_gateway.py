@@ -15,7 +15,7 @@ SESSION = {
     "console": "serial0",
     "user": "alice",
     "mode": "rw",
-    "escape": "\x11",
+    "escape": "ctrl-q",
     "resume": 0,
     "relay": "r1",
     "position": 0,

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from . import events, frames
-from .client import WayBack
+from .client import VERSION, WayBack
 from .flow import Flow
 from .liveness import INFO_SIZE, LOOKS, Liveness, Look
 
@@ -198,6 +198,12 @@ class Pump:
         self._looks += 1
         if self._looks % LOOKS == 0:
             self._ping()
+            self._tell_alive()
+
+    def _tell_alive(self) -> None:
+        """Let a page know that its connection lives: it is not shown the pings."""
+        if self._shown is not None and self._heartbeat:
+            self._shown.add([{"v": VERSION, "op": "alive", "next": self._heartbeat}])
 
     def _wanted(self) -> dict[int, int]:
         """What to poll for: a side is read only when nothing waits to be written to the other."""
@@ -315,6 +321,8 @@ class Pump:
             self._end = _end_in(told) or self._end
             if self._shown is not None:
                 self._shown.add(told)
+                if told[0]["op"] == "session":
+                    self._tell_alive()
 
 
 def _end_in(told: list[dict[str, Any]]) -> Ended | None:

@@ -12,11 +12,11 @@ import { ending } from './endings.js';
  * @property {string} console      the alias, such as serial0
  * @property {string} user         "" where nobody said
  * @property {'rw' | 'ro'} mode
- * @property {string} escape       the character that ends the session when it is typed alone, or ""
+ * @property {string} escape       the key that ends the session when it is typed alone, such as ctrl-q; "": none
  * @property {number} resume       seconds that the same token may come back in
  * @property {string} relay
  * @property {number} position     bytes that the console had printed since the relay began, at the end of the replay
- * @property {number} replay       bytes of output to come that are replay
+ * @property {number} replay       bytes of output to come that are replay, skipped ones included
  * @property {number | null} printed  seconds since the guest last printed; null: not since the relay began
  * @property {boolean} continued   output goes on where the last session's ended
  */
@@ -27,13 +27,13 @@ import { ending } from './endings.js';
  *   | {op: 'held', bytes: number}
  *   | {op: 'skipped', bytes: number}
  *   | {op: 'notice', text: string}
- *   | {op: 'pong'}} GatewayEvent
+ *   | {op: 'alive', next: number}} GatewayEvent
  */
 
 /**
  * @typedef {object} Handlers
  * @property {(session: Attached | null) => void} attached  once; null: the gateway speaks no serial-console.v1
- * @property {(event: GatewayEvent) => void} event          others than `session` and `pong`
+ * @property {(event: GatewayEvent) => void} event          others than `session` and `alive`
  * @property {(bytes: Uint8Array<ArrayBuffer>) => void} output
  * @property {(ending: import('./endings.js').Ending) => void} closed  once, and the last
  */
@@ -53,9 +53,8 @@ const WINDOW = 524_288;
 /** Bytes after whose parsing the gateway is told. */
 const STEP = WINDOW / 4;
 
-/** Milliseconds without a word after which the gateway is asked for one, and after which it counts as lost. */
-const ASK_AFTER = 10_000;
-const LOST_AFTER = 25_000;
+/** After how many times the pause between two signs of life that the gateway promised it counts as lost. */
+const LOST_AFTER = 2.5;
 
 /** Bytes that wait in the browser to be sent; past it the line counts as congested. */
 const CONGESTED = 65_536;
@@ -74,6 +73,8 @@ export class Link {
   #heard = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #silence;
 
   /**
    * @param {URL} url            with everything in it
@@ -97,8 +98,8 @@ export class Link {
       return '';
     }
     const { relay, id, position, replay } = this.#session;
-    const printed = position + Math.max(0, this.#received - replay) + this.#skipped;
-    return `${relay}.${id}.${printed}`;
+    const after = this.#received + this.#skipped - replay;
+    return after < 0 ? `${relay}.${id}` : `${relay}.${id}.${position + after}`;
   }
 
   /** Whether what is sent piles up in the browser. */
@@ -129,7 +130,7 @@ export class Link {
 
   /** Ends it; no handler is called any more. */
   close() {
-    clearTimeout(this.#timer);
+    this.#stop();
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close(1000);
@@ -172,6 +173,11 @@ export class Link {
       this.#attach(event);
       return;
     }
+    if (event.op === 'alive') {
+      clearTimeout(this.#silence);
+      this.#watch(event.next * 1000 * LOST_AFTER);
+      return;
+    }
     if (event.op === 'skipped') {
       this.#skipped += event.bytes;
     }
@@ -187,29 +193,19 @@ export class Link {
     this.#session = session;
     clearTimeout(this.#timer);
     this.#handlers.attached(session);
-    if (session !== null) {
-      this.#heard = performance.now();
-      this.#listen();
-    }
   }
 
-  /** A browser does not tell of a connection that is dead without a word: ask, and do not wait for ever. */
-  #listen() {
-    this.#timer = setTimeout(() => {
-      const asked = performance.now();
-      if (asked - this.#heard < ASK_AFTER) {
-        this.#listen();
-        return;
-      }
-      this.#tell({ op: 'ping' });
-      this.#timer = setTimeout(() => {
-        if (this.#heard < asked) {
-          this.#lose('The gateway does not answer any more: the network may be down.');
-        } else {
-          this.#listen();
-        }
-      }, LOST_AFTER - ASK_AFTER);
-    }, ASK_AFTER);
+  /**
+   * A browser does not tell of a connection that is dead without a word.
+   * @param {number} silence  milliseconds
+   */
+  #watch(silence) {
+    const left = this.#heard + silence - performance.now();
+    if (left > 0) {
+      this.#silence = setTimeout(() => this.#watch(silence), left);
+    } else {
+      this.#lose('The gateway does not answer any more: the network may be down.');
+    }
   }
 
   /** @param {string} sentence */
@@ -220,8 +216,13 @@ export class Link {
 
   /** @param {import('./endings.js').Ending} how */
   #finish(how) {
-    clearTimeout(this.#timer);
+    this.#stop();
     this.#handlers.closed(how);
+  }
+
+  #stop() {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#silence);
   }
 
   /** @param {{op: string, bytes?: number}} message */

@@ -13,8 +13,8 @@ import { TokensUnavailable } from './tokens.js';
  * @property {State} state           `reconnecting`: the next try is waited for
  * @property {import('./link.js').Attached | null} session  the one that is, or was last; null where the gateway does not tell
  * @property {string} guestState     the console's: starting, connected, paused, waiting, busy, reconnecting; or ""
- * @property {string} text           a sentence about that, or ""
- * @property {number} held           bytes typed that the guest does not take
+ * @property {string} text           a sentence about that, or ""; while connected only as long as it is news
+ * @property {number} held           bytes typed that the guest did not take when it was noticed; 0: it takes all
  * @property {number} skipped        bytes of output that this page did not read in time, since it connected
  * @property {string} notice         a sentence, such as that the session will end; until something is typed
  * @property {import('./endings.js').Ending | null} ending  how the last connection ended, until the next is there
@@ -34,6 +34,9 @@ const STEPS = {
 
 /** Milliseconds that a connection must have lasted for the next pause to be the first again. */
 const LASTED = 10_000;
+
+/** Milliseconds for which it is news that the console works again. */
+const NEWS = 10_000;
 
 /** Longest pause between two tries in milliseconds. */
 const LONGEST_PAUSE = 30_000;
@@ -67,6 +70,8 @@ export class Session extends EventTarget {
   #attempt = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #retry;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #news;
   #wake = () => this.#onWake();
 
   /** @param {SessionOptions} options */
@@ -114,6 +119,7 @@ export class Session extends EventTarget {
       return;
     }
     clearTimeout(this.#retry);
+    clearTimeout(this.#news);
     const attempt = ++this.#attempt;
     this.#enter('connecting', { retryAt: 0, guestState: '', text: '', held: 0, notice: '' });
     const { url, tokens, tokenInProtocol } = this.#options;
@@ -182,7 +188,7 @@ export class Session extends EventTarget {
   #onEvent(event) {
     switch (event.op) {
       case 'state':
-        this.#set({ guestState: event.state, text: event.text });
+        this.#onState(event.state, event.text);
         break;
       case 'held':
         this.#set({ held: event.bytes });
@@ -194,6 +200,18 @@ export class Session extends EventTarget {
       case 'notice':
         this.#set({ notice: event.text });
         break;
+    }
+  }
+
+  /**
+   * @param {string} guestState
+   * @param {string} text
+   */
+  #onState(guestState, text) {
+    clearTimeout(this.#news);
+    this.#set({ guestState, text });
+    if (guestState === 'connected' && text) {
+      this.#news = setTimeout(() => this.#set({ text: '' }), NEWS);
     }
   }
 

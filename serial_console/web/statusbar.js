@@ -157,7 +157,7 @@ function connected({ session, guestState, text, held, skipped, notice }, viewOnl
   const waits = GUEST_STATES[guestState];
   const said = [
     text,
-    held ? `The guest takes no input now: ${count(held)} typed are held.` : '',
+    held && !waits ? 'The guest takes no input now: what you type is held.' : '',
     notice,
     skipped ? `${count(skipped)} of output were skipped.` : '',
   ];
