@@ -5,15 +5,17 @@ import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 const from = new URL('node_modules/@xterm/', import.meta.url);
 const to = new URL('vendor/', import.meta.url);
 
+const addons = ['fit', 'search', 'unicode-graphemes', 'web-links', 'webgl'].map((name) => `addon-${name}`);
+
 // Named .js, because not every server knows the type of .mjs.
 const modules = {
   'xterm/lib/xterm.mjs': 'xterm.js',
-  'addon-fit/lib/addon-fit.mjs': 'addon-fit.js',
+  ...Object.fromEntries(addons.map((name) => [`${name}/lib/${name}.mjs`, `${name}.js`])),
 };
 const files = {
   'xterm/css/xterm.css': 'xterm.css',
   'xterm/LICENSE': 'xterm.LICENSE',
-  'addon-fit/LICENSE': 'addon-fit.LICENSE',
+  ...Object.fromEntries(addons.map((name) => [`${name}/LICENSE`, `${name}.LICENSE`])),
 };
 
 await rm(to, { recursive: true, force: true });

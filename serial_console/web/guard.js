@@ -7,9 +7,6 @@
 
 /** @typedef {import('@xterm/xterm').Terminal} Terminal */
 
-/** Bytes that are parsed without a look at the clock: the worst of them (resets) take 130 ms. */
-const PIECE = 1024;
-
 /** Combining marks on one character, in UTF-16 units; further ones are dropped. */
 const MARKS = 8;
 
@@ -83,30 +80,4 @@ function limitLinks(links) {
       addLineToLink(id, y);
     }
   };
-}
-
-/**
- * xterm.js lets the browser breathe between two writes, never within one.
- * @param {Terminal} terminal
- * @param {ArrayBuffer} data
- */
-export function writeInPieces(terminal, data) {
-  for (let at = 0; at < data.byteLength; at += PIECE) {
-    terminal.write(new Uint8Array(data, at, Math.min(PIECE, data.byteLength - at)));
-  }
-}
-
-/**
- * What a click on a hyperlink of the guest (OSC 8) does. xterm.js has let through http and https only; but it would show
- * the address as the guest wrote it, with whatever that says.
- * @param {MouseEvent} _event
- * @param {string} text
- */
-export function openLink(_event, text) {
-  const url = new URL(text);
-  url.username = url.password = ''; // http://bank.example@elsewhere/
-  const address = url.href.length > 300 ? `${url.href.slice(0, 300)}…` : url.href;
-  if (confirm(`The guest wants to send you to ${url.host}. Open this address in a new tab?\n\n${address}`)) {
-    open(url, '_blank', 'noopener,noreferrer');
-  }
 }

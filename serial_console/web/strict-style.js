@@ -8,11 +8,10 @@
  */
 
 /**
- * Opens the terminal. All of its <style> elements are made meanwhile; later it only writes to them.
- * @param {import('@xterm/xterm').Terminal} terminal
- * @param {HTMLElement} container
+ * Opens a terminal, or changes what draws it. All <style> elements are made meanwhile; later they are only written to.
+ * @param {() => void} action
  */
-export function openWithoutInlineStyle(terminal, container) {
+export function withoutInlineStyle(action) {
   HTMLSpanElement.prototype.setAttribute = setAttribute;
   const createElement = document.createElement;
   document.createElement = /** @param {string} name */ (name) => {
@@ -23,7 +22,7 @@ export function openWithoutInlineStyle(terminal, container) {
     return element;
   };
   try {
-    terminal.open(container);
+    action();
   } finally {
     document.createElement = createElement;
   }

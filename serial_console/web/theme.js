@@ -1,7 +1,9 @@
-/** The terminal's colours. All but black have a contrast of 4.5 or more to the background. */
+/** The terminal's colours. All but black, in the light one white, have a contrast of 4.5 or more to the background. */
+
+/** @typedef {'dark' | 'light' | 'system'} ThemeName */
 
 /** @type {import('@xterm/xterm').ITheme} */
-export const DARK = {
+const DARK = {
   background: '#11141a',
   foreground: '#d8dee6',
   cursor: '#d8dee6',
@@ -24,3 +26,47 @@ export const DARK = {
   brightCyan: '#8fe5ea',
   brightWhite: '#ffffff',
 };
+
+/** @type {import('@xterm/xterm').ITheme} */
+const LIGHT = {
+  background: '#ffffff',
+  foreground: '#1f2430',
+  cursor: '#1f2430',
+  cursorAccent: '#ffffff',
+  selectionBackground: '#b6d0f5',
+  black: '#1f2430',
+  red: '#b3261e',
+  green: '#2a6b2c',
+  yellow: '#7a5600',
+  blue: '#1d56b3',
+  magenta: '#8a2d9e',
+  cyan: '#0b6670',
+  white: '#dfe3e8',
+  brightBlack: '#5c6570',
+  brightRed: '#c9302c',
+  brightGreen: '#357a38',
+  brightYellow: '#8a6200',
+  brightBlue: '#2a69cc',
+  brightMagenta: '#a03ab5',
+  brightCyan: '#127782',
+  brightWhite: '#f4f6f8',
+};
+
+const prefersLight = matchMedia('(prefers-color-scheme: light)');
+
+/**
+ * @param {ThemeName} name
+ * @returns {import('@xterm/xterm').ITheme}
+ */
+export function theme(name) {
+  return name === 'light' || (name === 'system' && prefersLight.matches) ? LIGHT : DARK;
+}
+
+/**
+ * @param {() => void} changed  is called when the system's choice changes
+ * @returns {() => void}        ends that
+ */
+export function watchSystem(changed) {
+  prefersLight.addEventListener('change', changed);
+  return () => prefersLight.removeEventListener('change', changed);
+}
