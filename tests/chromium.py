@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
 
 from . import rig
 
@@ -39,6 +40,30 @@ def launched() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def complaints(page: Page, port: int) -> list[str]:
+    """Return a list that grows with what goes wrong in a page.
+
+    That is: errors, warnings, violations of the policy, and requests to others than this port of
+    127.0.0.1.
+    """
+    wrong: list[str] = []
+    page.add_init_script(CSP_REPORT)
+
+    def check_host(url: str) -> None:
+        if urlsplit(url).netloc not in (f"127.0.0.1:{port}", ""):
+            wrong.append(f"request to {url}")
+
+    def check_message(said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            wrong.append(said.text)
+
+    page.on("console", check_message)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: check_host(request.url))
+    page.on("websocket", lambda socket: check_host(socket.url))
+    return wrong
 
 
 def shows(page: Page, pattern: str) -> None:

@@ -2,13 +2,12 @@
 
 import os
 import re
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from tests import rig
-from tests.chromium import CSP_REPORT, shows, status
+from tests.chromium import complaints, shows, status
 
 OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output")
 
@@ -16,22 +15,8 @@ OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output")
 @pytest.fixture
 def page(browser, shared):
     """A page that must not complain, and talk to our gateway only."""
-    wrong = []
     page = browser.new_page()
-    page.add_init_script(CSP_REPORT)
-
-    def check_message(said):
-        if said.type in ("error", "warning"):
-            wrong.append(said.text)
-
-    def check_host(url):
-        if urlsplit(url).netloc not in (f"127.0.0.1:{shared.gateway_port}", ""):
-            wrong.append(f"request to {url}")
-
-    page.on("console", check_message)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: check_host(request.url))
-    page.on("websocket", lambda socket: check_host(socket.url))
+    wrong = complaints(page, shared.gateway_port)
     yield page
     page.close()
     assert not wrong
