@@ -148,7 +148,7 @@ class Stack:
         started = [self._launch(name) for name in names]
         for service in started:
             if service.name == "stock":
-                assert rig.eventually(lambda: _listens(self.stock_port), READY), service.logged()
+                assert rig.eventually(lambda: listens(self.stock_port), READY), service.logged()
             else:
                 service.wait_ready()
         return self
@@ -358,7 +358,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Tell whether somebody listens on a port."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 

@@ -1,0 +1,65 @@
+"""Behind nginx, below a path of its site, as docs/nginx.conf has it."""
+
+import json
+import pathlib
+
+import pytest
+from playwright.sync_api import expect
+
+from tests import nginx, rig
+from tests.chromium import complaints, shows, status
+from tests.stack import free_port, http
+
+DOCUMENTED = pathlib.Path(__file__).parents[2] / "docs" / "nginx.conf"
+
+
+@pytest.fixture
+def site(make_stack, tmp_path):
+    """Our services behind nginx: the stack, and the port of the site."""
+    port = free_port()
+    stack = make_stack(
+        "supervisor",
+        "gateway",
+        "api",
+        gateway={
+            "public_url": f"http://127.0.0.1:{port}/console",
+            "trusted_proxies": [nginx.ADDRESS],
+        },
+    )
+    locations = DOCUMENTED.read_text()
+    for default, ours in ((6083, stack.gateway_port), (6084, stack.api_port)):
+        locations = locations.replace(f"127.0.0.1:{default}/", f"127.0.0.1:{ours}/")
+    with nginx.serving(tmp_path, port, locations):
+        yield stack, port
+
+
+def test_the_whole_path_below_a_prefix(site, echo_guest, browser, tmp_path):
+    stack, port = site
+    status_code, _, answer = http(
+        port,
+        "POST",
+        f"/console-api/v1/guests/{echo_guest.uuid}/tokens",
+        headers={"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"},
+        body="{}",
+    )
+    assert status_code == 201
+    token = json.loads(answer)
+    assert token["page_url"].startswith(f"http://127.0.0.1:{port}/console/")
+
+    page = browser.new_page()
+    wrong = complaints(page, port)
+    page.goto(token["page_url"])
+    expect(status(page)).to_have_attribute("data-state", "connected")
+    page.keyboard.type("through nginx")
+    shows(page, "^through nginx *$")
+    assert stack.session_of(echo_guest)["client"] == "127.0.0.1:0"
+
+    page.keyboard.press("Control+q")
+    expect(page.locator("#reason")).to_contain_text("escape key")
+    page.close()
+    stack.wait_free()
+    assert not wrong
+    log = tmp_path / "access.log"
+    session = '"GET /console/websockify HTTP/1.1" 101'
+    assert rig.eventually(lambda: session in log.read_text())
+    assert token["token"] not in log.read_text()
