@@ -59,7 +59,7 @@ def _supervisor(options: argparse.Namespace) -> int:
 def _gateway(options: argparse.Namespace) -> int:
     from .gateway import serve
 
-    return serve(_service_config(options))
+    return serve(_service_config(options), config.directory(options.config))
 
 
 def _api(options: argparse.Namespace) -> int:

@@ -152,9 +152,7 @@ def load(path: str | None = None) -> Config:
         ConfigError: the file cannot be read, is not TOML, has an unknown key, a value of the wrong
             type or one that makes no sense; the message names file, line and key.
     """
-    path = path or os.environ.get("SERIAL_CONSOLE_CONFIG")
-    if path is None and os.path.exists(SYSTEM_FILE):
-        path = SYSTEM_FILE
+    path = _found(path)
     if path is None:
         return _completed(Config(), "the defaults")
     try:
@@ -168,6 +166,16 @@ def load(path: str | None = None) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     return parse(text, path)
+
+
+def directory(path: str | None = None) -> str:
+    """Return where the file is that ``load`` reads, or would be: others may stand beside it."""
+    return os.path.dirname(os.path.abspath(_found(path) or SYSTEM_FILE))
+
+
+def _found(path: str | None) -> str | None:
+    path = path or os.environ.get("SERIAL_CONSOLE_CONFIG")
+    return SYSTEM_FILE if path is None and os.path.exists(SYSTEM_FILE) else path
 
 
 def parse(text: str, path: str) -> Config:

@@ -24,8 +24,12 @@ WEB = os.path.join(os.path.dirname(__file__), "web")
 """The page's files."""
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, directory: str) -> int:
     """Run the gateway until SIGTERM or SIGINT. Returns the exit status.
+
+    Args:
+        config: the configuration.
+        directory: where the operator's defaults.json and mandatory.json may be.
 
     Raises:
         SetupError: the address cannot be bound, a TLS file cannot be read, the page is not built.
@@ -46,6 +50,7 @@ def serve(config: Config) -> int:
                 port=port,
                 source=config.paths.redeem,
                 web=WEB,
+                page_settings=directory,
                 public_url=settings.public_url,
                 tls_cert=settings.tls_cert,
                 tls_key=settings.tls_key,

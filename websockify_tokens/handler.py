@@ -51,6 +51,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
     """
 
     path: str
+    headers: Any = None  # of a request that is understood
     rfile: Any
     client_address: tuple[str, int]
     server_version = "serial-console"
@@ -128,13 +129,22 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         self._serve_page(body=False)
 
     def _serve_page(self, *, body: bool) -> None:
-        page = pages.find(self.path.partition("?")[0], self.server.web, self.server.connect_origins)
+        status = HTTPStatus.OK
+        try:
+            page = self.server.pages.find(self.path.partition("?")[0])
+        except pages.SettingsError as error:
+            self.logger.error("%s", error)
+            status, page = HTTPStatus.INTERNAL_SERVER_ERROR, error.page
         if page is None:
             self.send_error(HTTPStatus.NOT_FOUND, explain="There is no such page here.")
             return
-        kind, content = page
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", kind)
+        content = page.body
+        self.send_response(status)
+        self.send_header("Content-Type", page.kind)
+        self.send_header("Vary", "Accept-Encoding, Origin")
+        if page.packed and pages.accepts_gzip(self.headers.get("Accept-Encoding", "")):
+            content = page.packed
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
@@ -142,7 +152,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
 
     def end_headers(self) -> None:
         """Send the headers, with those of every answer."""
-        for name, value in pages.headers(self.server.connect_origins):
+        origin = self.headers.get("Origin") if self.headers is not None else None
+        for name, value in self.server.pages.headers(origin):
             self.send_header(name, value)
         super().end_headers()
 

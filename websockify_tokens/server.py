@@ -52,9 +52,11 @@ class Settings:
         host, port: where to listen.
         source: the path of redeem.sock.
         web: the directory of the page's files.
+        page_settings: the directory of the operator's defaults.json and mandatory.json; "": none.
         public_url: the URL that browsers use, or "" for the request's own Host.
         tls_cert, tls_key: PEM files, or "" for plain HTTP; with them plain HTTP is refused.
-        allowed_origins: origins of pages that may connect, beside the gateway's own.
+        allowed_origins: origins of pages that may connect, embed ours and import its modules,
+            beside the gateway's own.
         connect_origins: other origins that the page may connect to.
         heartbeat: seconds between pings, 0 for none; a client that answers none of three is gone.
         handshake_timeout: seconds for a connection's TLS handshake and first request, together,
@@ -71,6 +73,7 @@ class Settings:
     port: int
     source: str
     web: str
+    page_settings: str = ""
     public_url: str = ""
     tls_cert: str = ""
     tls_key: str = ""
@@ -115,11 +118,11 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
             heartbeat=settings.heartbeat,
             cert=settings.tls_cert or "none",  # of "" it says that there is one
         )
-        # websockify would change into its web directory and serve what is there.
-        self.web = settings.web
         self.only_upgrade = False
         self.allowed_origins = [origin_of(one) for one in settings.allowed_origins]
-        self.connect_origins = settings.connect_origins
+        self.pages = pages.Pages(
+            settings.web, settings.page_settings, settings.connect_origins, self.allowed_origins
+        )
         self.public_origin = origin_of(settings.public_url) if settings.public_url else ""
         self.trusted_proxies = settings.trusted_proxies
         self.handshake_timeout = settings.handshake_timeout

@@ -1,5 +1,9 @@
 """The gateway faces a network: what it serves, what it refuses, what its log never holds."""
 
+import gzip
+import json
+import pathlib
+
 import pytest
 
 from tests import stack as stacks
@@ -17,6 +21,50 @@ class TestPages:
         assert headers["referrer-policy"] == "no-referrer"
         status, headers, nothing = stacks.http(shared.gateway_port, "HEAD", path)
         assert (status, int(headers["content-length"]), nothing) == (200, len(body), b"")
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_they_are_packed_for_those_who_take_that(self, shared, method):
+        got = {}
+        for coding in ("identity", "gzip"):
+            asked = {"Accept-Encoding": coding}
+            _, headers, body = stacks.http(
+                shared.gateway_port, method, "/vendor/xterm.js", headers=asked
+            )
+            assert "Accept-Encoding" in headers["vary"]
+            got[coding] = headers.get("content-encoding"), int(headers["content-length"]), body
+        plain, packed = got["identity"], got["gzip"]
+        assert (plain[0], packed[0]) == (None, "gzip")
+        assert packed[1] < plain[1] / 2
+        if method == "GET":
+            assert gzip.decompress(packed[2]) == plain[2]
+            assert (len(packed[2]), len(plain[2])) == (packed[1], plain[1])
+
+    def test_others_embed_and_configure_it(self, make_stack):
+        """One gateway for headers and settings: the details are in tests/unit/test_pages.py."""
+        origin = "https://manager.example"
+        stack = make_stack("gateway", gateway={"allowed_origins": [f"{origin}:443"]})
+
+        def get(path, **headers):
+            return stacks.http(stack.gateway_port, "GET", path, headers=headers)
+
+        assert get("/console.js", Origin=origin)[1]["access-control-allow-origin"] == origin
+        for headers in ({}, {"Origin": "https://evil.example"}):
+            answered = get("/console.js", **headers)[1]
+            assert "access-control-allow-origin" not in answered
+            assert "Origin" in answered["vary"]
+            assert answered["content-security-policy"].endswith(f"'self' {origin}")
+            assert "x-frame-options" not in answered
+        for name in ("defaults.json", "mandatory.json"):
+            file = pathlib.Path(stack.directory) / name
+            before = json.loads(get(f"/{name}")[2])
+            file.write_text('{"font_size": 20}', encoding="utf-8")
+            assert json.loads(get(f"/{name}")[2]) == before | {"font_size": 20}
+            file.write_text('{"font_size": 20,\n}', encoding="utf-8")
+            status, headers, body = get(f"/{name}")
+            assert (status, headers["content-type"]) == (500, "text/plain; charset=utf-8")
+            assert body.decode().startswith(f"The operator's {name} on this host")
+            assert f"{file}: it is not JSON" in stack.services["gateway"].logged()
+            file.unlink()
 
     @pytest.mark.parametrize(
         "path",
