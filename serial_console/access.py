@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import control, problems
+from . import control, problems, startpage
 from .errors import ConfigError, ConsoleError, Forbidden, RateLimited, Unauthorized, Unavailable
 from .keys import Grant, Ring
 from .rate import Buckets
@@ -27,7 +27,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 """What is logged as it came; another one may be anything."""
 UNREAD = {"Connection": "close"}
 """Header of an answer to a request that is not read to its end."""
-OPEN_PATHS = frozenset({"/healthz"})
+OPEN_PATHS = frozenset({"/healthz", *startpage.files()})
 """What needs no key."""
 
 STRANGERS = 5.0
@@ -90,7 +90,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+                headers = message["headers"]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    message["headers"] = [*headers, (b"cache-control", b"no-store")]
             await send(message)
 
         scope["path"] = _one_segment_a_name(scope["raw_path"])

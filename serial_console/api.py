@@ -19,7 +19,7 @@ from anyio import to_thread
 from fastapi import Body, Depends, FastAPI, Path, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from . import __version__, channel, control, problems, views
+from . import __version__, channel, control, problems, startpage, views
 from .config import Config, escape_byte
 from .errors import (
     ConfigError,
@@ -270,6 +270,7 @@ def build(config: Config) -> FastAPI:
         strict_content_type=False,  # no header at all is JSON too; a key protects, not a header
     )
     problems.install(app)
+    startpage.install(app)
     desk = _Desk(config)
 
     @app.post("/v1/guests/{guest}/tokens", status_code=201, summary="Issue a token")
