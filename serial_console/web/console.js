@@ -65,7 +65,7 @@ export class SerialConsole extends EventTarget {
       reconnectDelay: options.reconnectDelay ?? RECONNECT_DELAY,
       output: (bytes, taken) => this.#onOutput(bytes, taken),
       begin: (continued, again) => this.#onBegin(continued, again),
-      skipped: (bytes) => this.screen.note(`${bytes} bytes of output skipped`),
+      skipped: (bytes) => this.screen.gap(`${bytes} bytes of output skipped`),
       log: options.log ?? SILENT,
     });
     this.#session.addEventListener('status', () => this.#onStatus());
