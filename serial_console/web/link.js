@@ -227,7 +227,8 @@ export class Link {
 
   /** @param {{op: string, bytes?: number}} message */
   #tell(message) {
-    if (this.#socket.readyState === WebSocket.OPEN) {
+    // A gateway without events would type it into the guest.
+    if (this.#socket.readyState === WebSocket.OPEN && this.#socket.protocol === EVENTS) {
       this.#socket.send(JSON.stringify(message));
     }
   }
