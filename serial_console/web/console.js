@@ -40,6 +40,8 @@ const encoder = new TextEncoder();
 export class SerialConsole extends EventTarget {
   #session;
   #viewOnly;
+  /** @type {Paste | undefined} */
+  #paste;
   /** How it looks; find, text, html, setSize and more: screen.js. */
   screen;
 
@@ -81,6 +83,11 @@ export class SerialConsole extends EventTarget {
     return !this.#viewOnly && this.#session.takesInput;
   }
 
+  /** Bytes typed that wait in the browser for the network. */
+  get buffered() {
+    return this.#session.buffered;
+  }
+
   /** Connects, now; also instead of waiting for the next try. */
   connect() {
     return this.#session.connect();
@@ -102,10 +109,16 @@ export class SerialConsole extends EventTarget {
   /**
    * Sends a text as the guest can take it: in pieces, the next when the guest has echoed the last.
    * @param {string} text
+   * @param {{controls?: boolean}} [options]  controls: send control characters too, which are left out else
    * @returns {Paste}  its progress; it can be cancelled
+   * @throws {Error}   the one before is not over
    */
-  paste(text) {
-    return new Paste(this, text);
+  paste(text, options) {
+    if (this.#paste?.over === false) {
+      throw new Error('A paste is under way.');
+    }
+    this.#paste = new Paste(this, text, options);
+    return this.#paste;
   }
 
   /** Begins to record what the guest prints. @returns {Recorder} */
