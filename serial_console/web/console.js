@@ -21,6 +21,7 @@ import { Tokens } from './tokens.js';
  * @property {Partial<import('./screen.js').ScreenOptions>} [screen]  how it looks
  * @property {(url: URL) => Promise<boolean>} [askLink]  whether a link of the guest's may open; default: window.confirm
  * @property {(text: string) => Promise<boolean>} [askClipboard]  whether the guest may write this into the clipboard; default: no
+ * @property {(bytes: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>} [typed]  what is sent instead of what was typed
  * @property {(event: KeyboardEvent) => boolean} [key]  false: the terminal is not to have this key
  * @property {Pick<Console, import('./log.js').Level>} [log]
  */
@@ -52,8 +53,9 @@ export class SerialConsole extends EventTarget {
   constructor(container, options) {
     super();
     this.#viewOnly = options.viewOnly ?? false;
+    const { typed = (bytes) => bytes } = options;
     this.screen = new Screen(container, options.screen ?? {}, {
-      input: (bytes) => this.#send(bytes),
+      input: (bytes) => this.#send(typed(bytes)),
       congested: () => this.#session.congested,
       askLink: options.askLink ?? askLink,
       askClipboard: options.askClipboard ?? (async () => false),

@@ -4,9 +4,11 @@ import { BlankPanel } from './blank.js';
 import { SerialConsole } from './console.js';
 import { element } from './dom.js';
 import { checkedTokenUrl, websocketUrl } from './endpoint.js';
+import { KeysPanel } from './keys.js';
 import { logger } from './log.js';
 import { talkToParent } from './messages.js';
 import { loadSettings, takeFragment } from './params.js';
+import { listenForShortcuts } from './shortcuts.js';
 import { StatusBar } from './statusbar.js';
 import { requestToken } from './tokens.js';
 
@@ -49,13 +51,17 @@ function start(settings) {
     reconnect: settings.reconnect,
     reconnectDelay: settings.reconnect_delay,
     screen: { fontSize: settings.font_size },
+    typed: (bytes) => keys.modify(bytes),
     log: logger(settings.logging),
   });
   act = () => serial.connect();
   new BlankPanel(serial);
+  const keys = new KeysPanel(serial);
+  listenForShortcuts(serial);
   element('disconnect-button').addEventListener('click', () => serial.disconnect());
 
   element('tools').hidden = false;
+  element('keys-place').hidden = false;
 
   let state = serial.status.state;
   const show = () => {

@@ -1,0 +1,260 @@
+"""The page's keys, at a Linux guest that shows what came."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.chromium import shows, status
+
+KEYS = {
+    "Esc": b"\x1b",
+    "Tab": b"\t",
+    "Ctrl-C": b"\x03",
+    "Ctrl-D": b"\x04",
+    "Ctrl-Z": b"\x1a",
+    "Ctrl-\\": b"\x1c",
+    "Ctrl-]": b"\x1d",
+    "Ctrl-W": b"\x17",
+    "Ctrl-T": b"\x14",
+    "Ctrl-N": b"\x0e",
+    "XON": b"\x11\x11",
+    "Ctrl-Alt-Del": b"\x1b[3;7~",
+    "Left": b"\x1b[D",
+    "Down": b"\x1b[B",
+    "Up": b"\x1b[A",
+    "Right": b"\x1b[C",
+    "Home": b"\x1b[H",
+    "End": b"\x1b[F",
+    "PgUp": b"\x1b[5~",
+    "PgDn": b"\x1b[6~",
+    "Ins": b"\x1b[2~",
+    "Del": b"\x1b[3~",
+    "F1": b"\x1bOP",
+    "F2": b"\x1bOQ",
+    "F3": b"\x1bOR",
+    "F4": b"\x1bOS",
+    "F5": b"\x1b[15~",
+    "F6": b"\x1b[17~",
+    "F7": b"\x1b[18~",
+    "F8": b"\x1b[19~",
+    "F9": b"\x1b[20~",
+    "F10": b"\x1b[21~",
+    "F11": b"\x1b[23~",
+    "F12": b"\x1b[24~",
+}
+HELD = [
+    (["Ctrl"], "a", b"\x01"),
+    (["Ctrl"], "Escape", b"\x1b"),
+    (["Alt"], "x", b"\x1bx"),
+    (["Ctrl", "Alt"], "d", b"\x1b\x04"),
+    (["Ctrl"], "ArrowLeft", b"\x1b[1;5D"),
+    (["Alt"], "Home", b"\x1b[1;3H"),
+    (["Ctrl"], "F5", b"\x1b[15;5~"),
+    (["Alt"], "F4", b"\x1b[1;3S"),
+]
+"""What is held, what is typed then, what is sent."""
+
+
+CLIPBOARD = {
+    "with the browser's clipboard": "",
+    "without TLS": "delete Navigator.prototype.clipboard;",  # stands for a page that has none
+}
+
+
+class Shell:
+    """A page with a root shell in the Linux guest, which no test ends."""
+
+    def __init__(self, stack, guest, browser, **options):
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(5000)
+        self.stack, self.guest = stack, guest
+
+    def attach(self, parameters="", **token):
+        """Open the console, at a prompt and nothing else."""
+        tokens = f"/v1/guests/{self.guest.uuid}/tokens"
+        link = self.stack.rest("POST", tokens, token)[1]["page_url"]
+        self.page.goto(link + parameters)
+        expect(status(self.page)).to_have_attribute("data-state", "connected")
+        return self.page
+
+    def type(self, command):
+        """Type a command line at the prompt of an empty screen."""
+        self.page.keyboard.type(f"clear; {command}\n")
+
+    def got(self, count, before=""):
+        """Have the guest show the next bytes; ``take`` reads them."""
+        self.type(
+            f"{before}stty raw -echo; echo go$((6*7)); head -c {count} >/tmp/got; stty sane; "
+            'hexdump -v -e \'32/1 "%02x" "\\n"\' /tmp/got; echo end$((6*7))'
+        )
+        shows(self.page, "go42")
+
+    def take(self):
+        """Return what came since."""
+        shows(self.page, "^end42")
+        text = self.page.locator(".xterm-rows").inner_text().partition("go42")[2]
+        return bytes.fromhex("".join(text.partition("end42")[0].split()))
+
+    def close(self):
+        self.context.close()
+        self.stack.wait_free()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from tests.chromium import launched
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def logged_in(shared, linux_guest):
+    with shared.open(linux_guest.uuid) as login:
+        login.send(b"\r")
+        login.read_until(b"login: ")
+        login.send(b"root\r")
+        login.read_until(b"# ")
+    shared.wait_free()
+    return linux_guest
+
+
+@pytest.fixture
+def make_shell(chromium, shared, logged_in):
+    made = []
+
+    def make(**options):
+        made.append(Shell(shared, logged_in, chromium, **options))
+        return made[-1]
+
+    yield make
+    for shell in made:
+        shell.close()
+
+
+@pytest.fixture
+def shell(make_shell):
+    return make_shell()
+
+
+def key(page, name):
+    """A key of the panel."""
+    return page.locator("#keys").get_by_role("button", name=name, exact=True)
+
+
+def focus(page):
+    """What has the focus: an id, or "terminal"."""
+    return page.evaluate(
+        "document.activeElement.closest('#terminal') ? 'terminal' : document.activeElement.id"
+    )
+
+
+def test_each_key_sends_what_it_says(shell):
+    page = shell.attach()
+    typed = {"Control+w": b"\x17", "Control+t": b"\x14", "Control+n": b"\x0e", "Tab": b"\t"}
+    sent = b"".join([*KEYS.values(), *(sent for _, _, sent in HELD), *typed.values()])
+    shell.got(len(sent))
+    page.click("#keys-button")
+    for name in KEYS:
+        key(page, name).click()
+        assert focus(page) == "terminal", name
+    for modifiers, pressed, _ in HELD:
+        for name in modifiers:
+            key(page, name).click()
+            expect(key(page, name)).to_have_attribute("aria-pressed", "true")
+        page.keyboard.press(pressed)
+        expect(page.locator("#keys [aria-pressed=true]")).to_have_count(0)
+    for chord in typed:
+        page.keyboard.press(chord)
+    assert shell.take() == sent
+
+
+def test_application_cursor_keys_are_sent_while_the_guest_wants_them(shell):
+    page = shell.attach()
+    wanted = {
+        "Up": b"\x1bOA",
+        "Left": b"\x1bOD",
+        "Home": b"\x1bOH",
+        "End": b"\x1bOF",
+        "F5": b"\x1b[15~",
+    }
+    sent = b"".join(wanted.values())
+    shell.got(len(sent), before="printf '\\33[?1h'; ")
+    page.click("#keys-button")
+    for name in wanted:
+        key(page, name).click()
+    assert shell.take() == sent
+    shell.type("printf '\\33[?1l'; echo off$((6*7))")
+    shows(page, "^off42")
+
+
+def test_everything_is_reached_with_the_keyboard_alone(shell):
+    page = shell.attach()
+    shell.got(3)
+    page.keyboard.press("Control+F6")
+    assert focus(page) == "keys-button"
+    page.keyboard.press("Control+F6")
+    assert focus(page) == "terminal"
+    page.keyboard.press("Control+F6")
+    page.keyboard.press("Enter")
+    for _ in range(2):
+        page.keyboard.press("Tab")
+    expect(key(page, "Alt")).to_be_focused()
+    page.keyboard.press("Space")
+    assert focus(page) == "terminal"
+    page.keyboard.press("Tab")
+    page.keyboard.press("x")
+    page.keyboard.press("Control+F6")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    assert focus(page) == "keys-button"
+    assert shell.take() == b"\x1b\tx"
+    expect(page.locator("#terminal textarea")).to_have_accessible_description(
+        re.compile("Control F6")
+    )
+
+
+@pytest.mark.parametrize("clipboard", CLIPBOARD.values(), ids=CLIPBOARD)
+def test_ctrl_shift_c_copies_the_selection(shell, clipboard):
+    shell.page.add_init_script(clipboard)
+    page = shell.attach()
+    shell.type("echo wor''d; stty raw -echo; head -c 1 | hexdump; stty sane")
+    shows(page, "^word")
+    page.get_by_text("word", exact=True).dblclick(force=True)
+    page.keyboard.press("Control+Shift+C")
+    expect(page.locator("#announcer")).to_contain_text("copied")
+    other = shell.context.new_page()
+    other.set_content("<textarea></textarea>")
+    other.locator("textarea").focus()
+    other.keyboard.press("Control+V")
+    expect(other.locator("textarea")).to_have_value("word")
+    page.keyboard.type("+")
+    shows(page, "0000000 002b")
+
+
+def test_a_phone_has_a_row_of_keys_that_leaves_its_keyboard_as_it_is(make_shell):
+    shell = make_shell(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    page = shell.attach()
+    shell.got(4)
+    row = page.locator("#keys").bounding_box()
+    assert (row["x"], row["width"], row["y"] + row["height"]) == (0, 360, 640)
+    key(page, "Ctrl").tap()
+    page.keyboard.insert_text("c")  # as an on-screen keyboard types
+    assert focus(page) == "terminal"
+    page.evaluate("document.activeElement.blur()")
+    key(page, "Up").tap()
+    assert focus(page) == "", "the on-screen keyboard would come up"
+    assert shell.take() == b"\x03\x1b[A"
+    page.tap("#keys-button")
+    expect(page.get_by_text("Ctrl-Q alone ends the session")).to_be_visible()
+    expect(key(page, "F12")).to_be_in_viewport()
+
+
+def test_a_watcher_can_send_nothing_and_is_told_so(shell):
+    page = shell.attach(mode="ro")
+    page.click("#keys-button")
+    for name in KEYS:
+        expect(key(page, name)).to_be_disabled()
+    expect(page.get_by_text("You are watching")).to_be_visible()
