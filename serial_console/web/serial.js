@@ -9,6 +9,7 @@ import { logger } from './log.js';
 import { talkToParent } from './messages.js';
 import { loadSettings, takeFragment } from './params.js';
 import { listenForShortcuts } from './shortcuts.js';
+import { SizePanel } from './size.js';
 import { StatusBar } from './statusbar.js';
 import { requestToken } from './tokens.js';
 
@@ -58,6 +59,7 @@ function start(settings) {
   new BlankPanel(serial);
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
+  new SizePanel(serial);
   element('disconnect-button').addEventListener('click', () => serial.disconnect());
 
   element('tools').hidden = false;

@@ -1,4 +1,6 @@
-"""The page's keys, at a Linux guest that shows what came."""
+"""The page's keys and its terminal's size, at a Linux guest that shows what came."""
+
+# ruff: noqa: RUF001
 
 import re
 
@@ -258,3 +260,32 @@ def test_a_watcher_can_send_nothing_and_is_told_so(shell):
     for name in KEYS:
         expect(key(page, name)).to_be_disabled()
     expect(page.get_by_text("You are watching")).to_be_visible()
+    page.click("#size-button")
+    expect(page.get_by_role("button", name="Fit guest")).to_be_disabled()
+
+
+def test_the_guest_gets_the_size_that_was_chosen_and_only_when_asked(shell):
+    page = shell.attach()
+    shell.type("stty rows 10 cols 20; echo ready$((6*7))")
+    shows(page, "^ready42")
+    page.click("#size-button")
+    page.get_by_label("80×24").check()
+    expect(page.locator("#size-button")).to_have_accessible_name("Size: 80×24")
+    expect(page.locator("#announcer")).to_have_text("80 columns, 24 rows.")
+    page.get_by_label("132×43").check()
+    expect(page.get_by_text("scroll to see all")).to_be_visible()
+    frame = page.locator("#terminal")
+    assert frame.evaluate("(one) => one.scrollHeight > one.clientHeight")
+    page.keyboard.press("Escape")
+    page.locator("#terminal textarea").focus()
+    shell.type("stty size")
+    shows(page, "^10 20")
+    page.click("#size-button")
+    expect(page.locator("#size-command")).to_have_text("stty rows 43 cols 132")
+    page.get_by_role("button", name="Fit guest").click()
+    shell.type("stty size")
+    shows(page, "^43 132")
+    page.click("#size-button")
+    page.get_by_label("Fit to window").check()
+    expect(page.locator("#size-button")).not_to_have_text("132×43")
+    assert frame.evaluate("(one) => one.scrollHeight <= one.clientHeight")
