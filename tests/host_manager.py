@@ -20,7 +20,7 @@ class HostManager:
 
     def __init__(self, token: Callable[[], dict[str, object]]) -> None:
         self.token = token
-        self.files: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {"favicon.ico": b""}
         self.csp = ""
         self.origin = ""
 
