@@ -80,7 +80,8 @@ def serve(config: Config) -> int:
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         host, number = port.getsockname()[:2]
-        log.info("listening on %s port %d and %s", host, number, config.paths.api_socket)
+        where = host, number, config.paths.api_socket
+        log.info("listening on %s port %d (a browser gets the start page) and %s", *where)
         reporter.start()
         asyncio.run(server.serve_until_told([port, local]))
     reporter.close()

@@ -9,6 +9,9 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "web", "start")
+PALETTE = os.path.join(os.path.dirname(DIRECTORY), "palette.css")
+"""The consoles' page looks alike."""
+
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -32,10 +35,11 @@ def files() -> dict[str, tuple[str, bytes]]:
     """Return type and content of all that is served, by path. It is read once, so that the files
     of a page are of one version; nothing else is reachable."""
     found = {}
-    for name in os.listdir(DIRECTORY):
+    for path in [PALETTE, *(os.path.join(DIRECTORY, name) for name in os.listdir(DIRECTORY))]:
+        name = os.path.basename(path)
         kind = _TYPES.get(os.path.splitext(name)[1])
         if kind is not None:
-            with open(os.path.join(DIRECTORY, name), "rb") as file:
+            with open(path, "rb") as file:
                 found["/" if name == "index.html" else f"/{name}"] = kind, file.read()
     return found
 
