@@ -202,6 +202,7 @@ class Pump:
         for one that is stalled."""
         one = self._clients[client]
         one.away = one.stalled = True
+        self._untell(one)
 
     def delivered(self, client: str, count: int) -> None:
         """Note how many of the bytes that a client took on its last connection have reached it.
@@ -233,14 +234,13 @@ class Pump:
         if self._held and one.mode == "rw":
             self._intents.append(Emit(client, HeldEvent(bytes=self._input_bytes)))
         known = after is not None and 0 <= self._total - after <= len(self._ring)
-        other = (
-            one.shows_events != shows_events
-        )  # what waits for it has notices in it, or lacks them
-        if other or (shows_events and (known or one.start < one.replay_end)):
+        # Of what waits for it, notices would be a part, or lack.
+        changed = one.shows_events != shows_events
+        if changed or (shows_events and (known or one.start < one.replay_end)):
             one.shows_events = shows_events
             one.out, one.tail, one.gap = ByteQueue(), ByteQueue(), 0
             one.notes.clear()
-            return self._begin(one, after if known else None, now)
+            return self._begin(one, after, now)
         ahead = one.gap + len(one.out) + sum(note.skipped for note in one.notes if not note.told)
         self._mark_gap(one)
         self._tell_gaps(one)
@@ -535,6 +535,10 @@ class Pump:
         one.bytes_out -= count
         one.gap = count - len(again)
         one.skipped += one.gap
+        self._untell(one)
+
+    def _untell(self, one: _Client) -> None:
+        """Tell of gaps again: where no byte behind has arrived, the event may not have either."""
         for note in one.notes:
             if one.shows_events and note.begin >= one.start:
                 note.told = False
@@ -588,7 +592,7 @@ class Pump:
         for note in client.notes:
             if note.begin < client.start:
                 self._tell_gap(client, note)
-        while client.notes and client.notes[0].end <= client.start - len(client.tail):
+        while client.notes and client.notes[0].end < client.start - len(client.tail):
             client.notes.popleft()
 
     def _say(self, client: _Client, text: str, now: float) -> None:

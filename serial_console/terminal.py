@@ -61,16 +61,20 @@ def rest_without_queries(before: bytes, output: bytes) -> bytes:
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     shown = len(decoder.decode(before.replace(ENQ, b"")))
     half, _ = decoder.getstate()  # of a character, of which the rest comes first
+    broken = False  # off by a character that a terminal may pass over
     for match in _sequence.finditer(text):
         if match.end() <= shown:
+            broken = match.lastgroup is None and match.end() < len(text)
             continue
-        if match.start() < shown + bool(half):
+        if match.start() < shown + (bool(half) and not broken):
             after = _bytes(_sequence.sub(_replayed, text[match.end() :]))
             if not _is_kept(match):
                 return CANCEL + after
             known = len(_bytes(text[match.start() : shown])) + len(half)
             return _bytes(match[0])[known:] + after
         break
+    if broken:
+        return CANCEL + _bytes(_sequence.sub(_replayed, text[shown + bool(half) :]))
     return _bytes(_sequence.sub(_replayed, text[shown:]))[len(half) :]
 
 

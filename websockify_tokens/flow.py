@@ -72,10 +72,12 @@ class Flow:
         """
         if not self._taken_in <= total <= self._payload:
             raise ValueError
-        progress, self._taken_in = total > self._taken_in, total
+        if total == self._taken_in:
+            return False
+        self._taken_in = total
         since = self._full_since
         self._look_at_room(now)
-        if since is None or not progress:
+        if since is None:
             return False
         self._sign = since
         return self._taken(now)

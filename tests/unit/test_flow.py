@@ -117,3 +117,32 @@ def test_what_arrived_whole_is_delivered() -> None:
     assert one.delivered == 1000, "half a frame is nothing to a browser"
     one.look(0, 1.0)
     assert one.delivered == 1500
+
+
+def test_a_window_leaves_room_for_what_was_not_taken() -> None:
+    one = Flow(0.0, pings=False)
+    assert one.room is None
+    one.frames(bytes(100), 0.0)
+    one.limit(150, 0.0)
+    assert one.room == 50
+    one.frames(bytes(50), 0.0)
+    assert one.room == 0
+    assert one.took(30, 1.0)
+    assert one.room == 30
+    one.limit(20, 1.0)
+    assert one.room == -100
+    for total in (29, 151):
+        with pytest.raises(ValueError, match=r"^$"):
+            one.took(total, 1.0)
+
+
+def test_a_client_is_slow_to_take_only_while_its_window_is_full() -> None:
+    one = Flow(0.0, pings=False)
+    one.limit(100, 0.0)
+    one.frames(bytes(60), 0.0)
+    assert not one.took(10, 50.0)
+    assert one.pause == 0
+    one.frames(bytes(50), 60.0)
+    assert not one.took(10, 60.5)
+    assert one.took(40, 61.0)
+    assert one.pause == 1.0

@@ -221,3 +221,28 @@ def test_what_comes_after_a_close_is_nothing() -> None:
     assert reader.feed(masked(frames.CLOSE, b"") + b"\xff" * 100) == [(frames.CLOSE, b"")]
     assert reader.feed(masked(frames.BINARY, b"x")) == []
     assert len(reader._buffer) == 0
+
+
+@given(st.lists(st.text(max_size=60), max_size=6), st.lists(st.integers(1, 9), max_size=90))
+def test_text_messages_come_whole_among_the_data(texts: list[str], cuts: list[int]) -> None:
+    stream, expected = b"", []
+    for text in texts:
+        payload = text.encode()
+        half = len(payload) // 2
+        stream += masked(frames.TEXT, payload[:half], final=False)
+        stream += masked(frames.CONTINUATION, payload[half:]) + masked(frames.BINARY, b"x")
+        expected += [(frames.TEXT, payload), (frames.BINARY, b"x")]
+    reader = frames.Reader(text_max=240)
+    found = []
+    for cut in [*cuts, len(stream)]:
+        found += reader.feed(stream[:cut])
+        stream = stream[cut:]
+    assert found == expected
+
+
+def test_a_text_message_that_is_too_long_is_refused_before_it_is_whole() -> None:
+    reader = frames.Reader(text_max=10)
+    assert reader.feed(masked(frames.TEXT, b"x" * 10)) == [(frames.TEXT, b"x" * 10)]
+    with pytest.raises(frames.FrameError) as refused:
+        reader.feed(masked(frames.TEXT, b"x" * 11, claim=1 << 40))
+    assert refused.value.code == frames.TOO_BIG

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serial_console import control, pump
+from serial_console import control, pump, terminal
 from serial_console.control import State
 from serial_console.errors import CloseCode
-from serial_console.pump import Emit, Finish, Pump
+from serial_console.pump import Emit, Finish, Pump, Start
 
 RING, BACKLOG = 1000, 65536
 
@@ -402,3 +402,123 @@ def _checked(stream: bytes, printed: int) -> int:
     assert rest == _pattern(position, len(rest))
     assert position + len(rest) == printed
     return skipped
+
+
+# ---- a client that is shown events
+
+
+def printed(position: int) -> int:
+    """The byte that the guest prints there: it prints a count."""
+    return 0x20 + position % 95
+
+
+class Shown:
+    """A guest, and a client that counts as docs/protocol.md says and checks every byte."""
+
+    def __init__(self, ring: int, backlog: int) -> None:
+        self.pump = Pump(ring, backlog, 0, 0)
+        self.pump.set_state(State.CONNECTED, "", 0.0)
+        self.backlog = backlog
+        self.total = 0
+        self.now = 0.0
+        self.attach(None)
+
+    def attach(self, after: int | None) -> None:
+        start = self.pump.attach(
+            "a", mode="rw", notices=True, escape=b"", replay=1 << 20, resumable=True,
+            shows_events=True, after=after, now=self.now,
+        )  # fmt: skip
+        self.begin(start)
+
+    @property
+    def knows(self) -> int | None:
+        """Its position, if it has one."""
+        return None if self.replay else self.position
+
+    def begin(self, start: Start) -> None:
+        self.start = start
+        self.position, self.replay = start.position, start.replay
+        self.trail: list[int | None] = [self.knows]  # after each byte of this connection
+        self.hear()
+
+    def hear(self) -> None:
+        for event in events(self.pump):
+            if isinstance(event, control.SkippedEvent):
+                assert event.at == len(self.trail) - 1
+                self.count(event.bytes)
+
+    def count(self, count: int) -> None:
+        replay = min(self.replay, count)
+        self.replay -= replay
+        self.position += count - replay
+
+    def print(self, count: int) -> None:
+        self.pump.output(bytes(map(printed, range(self.total, self.total + count))), self.now)
+        self.total += count
+
+    def take(self, count: int) -> None:
+        while count and self.pump.has_output("a"):
+            with self.pump.to_client("a") as waiting:
+                self.hear()
+                piece = bytes(waiting[:count])
+            self.pump.took("a", len(piece), self.now)
+            count -= len(piece)
+            for byte in piece:
+                if self.replay == 0:
+                    assert byte == printed(self.position)
+                elif len(self.trail) > len(terminal.SOFT_RESET):
+                    assert byte == printed(self.start.position - self.replay)
+                self.count(1)
+                self.trail.append(self.knows)
+
+    def stall(self, _count: int) -> None:
+        self.now += 10
+        self.pump.tick(self.now)
+
+    def break_off(self, lost: int) -> int:
+        """Lose the connection, its last bytes not having arrived. Returns how many had."""
+        arrived = len(self.trail) - 1 - min(lost, len(self.trail) - 1)
+        self.pump.leave("a")
+        self.pump.delivered("a", arrived)
+        return arrived
+
+    def resume(self, lost: int) -> None:
+        arrived = self.break_off(lost)
+        self.print(lost)
+        start = self.pump.come_back("a", self.now, shows_events=True)
+        kept = len(self.trail) - 1 - arrived <= self.backlog  # else some of it is a gap
+        if start.continued and kept and self.trail[arrived] is not None:
+            assert start.position == self.trail[arrived]
+        self.begin(start)
+
+    def come_back(self, lost: int) -> None:
+        """With what it itself knows, though the gateway may know of less, or more."""
+        knows = self.knows
+        self.break_off(lost)
+        self.print(lost)
+        start = self.pump.come_back("a", self.now, shows_events=True, after=knows)
+        assert start.continued or knows is None
+        self.begin(start)
+
+    def renew(self, count: int) -> None:
+        knows = self.knows
+        self.pump.detach("a")
+        self.print(count)
+        self.attach(knows)
+        assert self.start.continued == (knows is not None)
+
+
+STEPS = ("print", "take", "stall", "resume", "come_back", "renew")
+
+
+@pytest.mark.parametrize(("ring", "backlog"), [(0, 200), (150, 200), (800, 200), (800, 2000)])
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 400)), max_size=14))
+def test_who_counts_as_documented_knows_where_each_byte_stands(
+    ring: int, backlog: int, steps: list[tuple[str, int]]
+) -> None:
+    client = Shown(ring, backlog)
+    for step, count in steps:
+        getattr(client, step)(count)
+    client.take(1 << 20)
+    assert client.position == client.total

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from serial_console.config import Limits
-from serial_console.control import Resume, SessionInfo
+from serial_console.control import After, Resume, SessionInfo
 from serial_console.errors import BadToken, ConsoleError, InUse, LimitReached, NoSuchSession
-from serial_console.sessions import Relay, Session, SessionTable
+from serial_console.sessions import Relay, Session, SessionTable, ended_at
 from serial_console.tokens import Grant
 
 GRANT = Grant(
@@ -122,3 +122,42 @@ def test_sessions_are_found_by_id_and_by_token_until_they_are_removed() -> None:
     assert made.of_token("t0") is None
     with pytest.raises(NoSuchSession):
         made.get("s0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "own"),
+    [
+        ({}, True),
+        ({"user": "ann"}, False),
+        ({"user": ""}, False),
+        ({"key": "other"}, False),
+        ({"console": "serial1"}, False),
+        ({"uuid": "v"}, False),
+        ({"mode": "ro"}, False),
+    ],
+)
+def test_whose_session_it_was(changes: dict[str, object], own: bool) -> None:
+    by = table(("bob", "serial0", "rw"), sessions=1, per_user=1)
+    grant = dataclasses.replace(GRANT, **changes)  # type: ignore[arg-type]
+    assert by.own(grant, "s0") == ("s0" if own else "")
+    assert by.own(grant, "s1") == ""
+    if own:
+        by.check(grant, "", "s0")  # nor does it need room
+        assert isinstance(refused(by), InUse)
+
+
+def test_a_watcher_replaces_nobody() -> None:
+    assert table(("bob", "serial0", "ro")).own(GRANT, "s0") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [("0123456789abcdef.0123456789ab.17", 17), ("0123456789abcdef.0123456789ab", None)],
+)
+def test_where_a_client_s_output_ended(text: str, position: int | None) -> None:
+    assert ended_at(text) == After("0123456789abcdef", "0123456789ab", position)
+
+
+@pytest.mark.parametrize("more", [".", ".-1", ".1.1", ".x", "." + "1" * 19, ".1\n", ".\u0661"])
+def test_what_is_written_otherwise_is_nothing(more: str) -> None:
+    assert ended_at("0123456789abcdef.0123456789ab" + more) is None
