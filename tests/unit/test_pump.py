@@ -104,9 +104,10 @@ def test_a_stalled_client_no_longer_holds_the_guest_up_and_is_told_what_it_misse
     assert read(p) == b"now"
 
 
-def test_without_notices_a_stalled_client_ends_rather_than_skip() -> None:
+@pytest.mark.parametrize("shows_events", [False, True])
+def test_without_notices_a_stalled_client_ends_rather_than_skip(shows_events: bool) -> None:
     p = make()
-    attach(p)
+    attach(p, shows_events=shows_events)
     p.output(bytes(4 * BACKLOG), 0.0)
     p.tick(1.0)
     assert [one.code for one in finishes(p)] == [CloseCode.TOO_SLOW]
