@@ -68,8 +68,13 @@ export class Feed {
   /** @param {Waiting} waiting */
   #add(waiting) {
     this.#queue.push(waiting);
-    if (this.#queue.length === 1 && !this.#working) {
-      this.#turn(); // at once, which is what a key's echo waits for
+    if (this.#queue.length > 1 || this.#working) {
+      return;
+    }
+    if (waiting.data.length <= PIECE) {
+      this.#turn(); // at once: it may be a key's echo
+    } else {
+      this.#channel.port2.postMessage(null);
     }
   }
 

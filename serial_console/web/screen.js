@@ -5,6 +5,7 @@ import { guardClipboard } from './clipboard.js';
 import { Feed } from './feed.js';
 import { guard } from './guard.js';
 import { linkOpener } from './links.js';
+import { pacePainting } from './painting.js';
 import { Parser } from './parser.js';
 import { Renderer } from './renderer.js';
 import { asHtml, asText } from './transcript.js';
@@ -110,6 +111,7 @@ export class Screen extends EventTarget {
       this.dispatchEvent(new CustomEvent('found', { detail: { index, count } })),
     );
     withoutInlineStyle(() => terminal.open(container));
+    pacePainting(terminal);
     const ring = bell(/** @type {HTMLElement} */ (terminal.element));
     terminal.onBell(() => ring(this.#options.bell));
 
