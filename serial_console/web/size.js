@@ -27,7 +27,10 @@ export class SizePanel {
         serial.screen.terminal.textarea?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
       }
     });
-    new ResizeObserver(() => this.#show()).observe(this.#frame);
+    // The terminal is drawn in a new size some time after it has it.
+    const drawn = new ResizeObserver(() => this.#show());
+    drawn.observe(this.#frame);
+    drawn.observe(/** @type {Element} */ (serial.screen.terminal.element));
     this.#show();
   }
 
@@ -43,8 +46,7 @@ export class SizePanel {
       screen.setSize(cols, rows);
     }
     this.#show();
-    const beyond = this.#beyond ? ' It is bigger than the window.' : '';
-    announce(`${screen.cols} columns, ${screen.rows} rows.${beyond}`);
+    announce(`${screen.cols} columns, ${screen.rows} rows.`);
   }
 
   #show() {
@@ -53,7 +55,7 @@ export class SizePanel {
     element('size-button').textContent = size;
     element('size-button').setAttribute('aria-label', `Size: ${size}`);
     element('size-command').textContent = this.#command;
-    element('size-beyond').hidden = !this.#beyond;
+    element('size-beyond').textContent = this.#beyond ? 'It is bigger than the window: scroll to see all of it.' : '';
     this.#send.disabled = !takesInput;
   }
 
