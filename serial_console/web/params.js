@@ -1,10 +1,24 @@
 /**
- * The page's parameters. They stand in the fragment of its address, which a browser never sends to a server; the
- * operator's defaults.json lies below them and mandatory.json above. Names are noVNC's where noVNC has the parameter.
+ * The page's parameters. They stand in the fragment of its address, which a browser never sends to a server; below them
+ * lie what the person has set in this browser, the operator's defaults.json and what is built in, and above all the
+ * operator's mandatory.json. Names are noVNC's where noVNC has the parameter.
  */
 
 /**
- * @typedef {object} Settings
+ * How the terminal looks and sounds: what a person may set, and this browser keeps.
+ * @typedef {object} Preferences
+ * @property {number} font_size        pixels
+ * @property {import('./theme.js').ThemeName} theme
+ * @property {'block' | 'underline' | 'bar'} cursor_style
+ * @property {boolean} cursor_blink
+ * @property {'none' | 'visual' | 'sound'} bell
+ * @property {number} scrollback       lines
+ * @property {boolean} screen_reader
+ * @property {'auto' | 'dom'} renderer
+ */
+
+/**
+ * @typedef {object} Connecting
  * @property {string} token            secret that opens one session
  * @property {string} token_url        where to POST for a fresh token at each connect
  * @property {string} path             of the WebSocket, relative to the page
@@ -18,9 +32,18 @@
  * @property {import('./log.js').Level} logging
  * @property {string} title            of the page; else the guest's name
  * @property {string} guest            name to show
- * @property {number} font_size        pixels
  * @property {string[]} connect_origins     other origins the page may connect to; the operator's alone to say
  * @property {boolean} token_subprotocol    the gateway takes the token as a subprotocol; likewise
+ */
+
+/** @typedef {Connecting & Preferences} Settings */
+
+/**
+ * @typedef {object} Loaded
+ * @property {Settings} settings
+ * @property {Settings} defaults  what they were without this browser's own
+ * @property {string[]} linked    names of those that the link gives
+ * @property {string[]} fixed     names of those that the operator leaves to nobody
  */
 
 /** @param {unknown} value */
@@ -54,6 +77,17 @@ const origins = (value) => {
   return value.map((origin) => new URL(String(origin).replace(/^ws/, 'http')).origin);
 };
 
+const PREFERENCES = {
+  font_size: whole(6, 72),
+  theme: oneOf('system', 'dark', 'light'),
+  cursor_style: oneOf('block', 'underline', 'bar'),
+  cursor_blink: flag,
+  bell: oneOf('none', 'visual', 'sound'),
+  scrollback: whole(0, 100_000),
+  screen_reader: flag,
+  renderer: oneOf('auto', 'dom'),
+};
+
 /** How each value is read, in the link and in the operator's files alike. */
 const PARAMETERS = {
   token: text,
@@ -69,7 +103,7 @@ const PARAMETERS = {
   logging: oneOf('error', 'warn', 'info', 'debug'),
   title: text,
   guest: text,
-  font_size: whole(6, 72),
+  ...PREFERENCES,
 };
 
 /** What no link may say. */
@@ -94,6 +128,13 @@ const BUILT_IN = {
   title: '',
   guest: '',
   font_size: 14,
+  theme: 'system',
+  cursor_style: 'block',
+  cursor_blink: true,
+  bell: 'visual',
+  scrollback: 10_000,
+  screen_reader: false,
+  renderer: 'auto',
   connect_origins: [],
   token_subprotocol: false,
 };
@@ -115,17 +156,21 @@ export function takeFragment() {
 }
 
 /**
- * @param {Record<string, string>} given  the fragment's
- * @returns {Promise<Settings>}
+ * @param {Record<string, string>} given    the fragment's
+ * @param {Record<string, unknown>} stored  this browser's
+ * @returns {Promise<Loaded>}
  */
-export async function loadSettings(given) {
+export async function loadSettings(given, stored) {
   const [defaults, mandatory] = await Promise.all([loadJson('defaults.json'), loadJson('mandatory.json')]);
   const operators = { ...PARAMETERS, ...OPERATOR_ONLY };
+  const below = { ...BUILT_IN, ...read('defaults.json', defaults, operators) };
+  const linked = read('this link', given, PARAMETERS);
+  const fixed = read('mandatory.json', mandatory, operators);
   return {
-    ...BUILT_IN,
-    ...read('defaults.json', defaults, operators),
-    ...read('this link', given, PARAMETERS),
-    ...read('mandatory.json', mandatory, operators),
+    settings: { ...below, ...read('this browser', stored, PREFERENCES), ...linked, ...fixed },
+    defaults: { ...below, ...linked, ...fixed },
+    linked: Object.keys(linked),
+    fixed: Object.keys(fixed),
   };
 }
 

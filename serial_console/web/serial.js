@@ -9,8 +9,10 @@ import { logger } from './log.js';
 import { talkToParent } from './messages.js';
 import { loadSettings, takeFragment } from './params.js';
 import { listenForShortcuts } from './shortcuts.js';
+import { SettingsDialog } from './settings.js';
 import { SizePanel } from './size.js';
 import { StatusBar } from './statusbar.js';
+import { load } from './store.js';
 import { requestToken } from './tokens.js';
 
 /** @type {() => void} */
@@ -24,24 +26,25 @@ addEventListener('hashchange', () => location.reload());
 prepare();
 
 async function prepare() {
-  /** @type {import('./params.js').Settings} */
-  let settings;
+  /** @type {import('./params.js').Loaded} */
+  let loaded;
   try {
-    settings = await loadSettings(given);
+    loaded = await loadSettings(given, load());
   } catch (error) {
     act = prepare;
     bar.fail(message(error), 'Try again');
     return;
   }
   try {
-    start(settings);
+    start(loaded);
   } catch (error) {
     bar.fail(message(error));
   }
 }
 
-/** @param {import('./params.js').Settings} settings */
-function start(settings) {
+/** @param {import('./params.js').Loaded} loaded */
+function start(loaded) {
+  const { settings } = loaded;
   const tokenUrl = settings.token_url ? checkedTokenUrl(settings.token_url) : null;
   const serial = new SerialConsole(element('terminal'), {
     url: websocketUrl(settings),
@@ -51,7 +54,6 @@ function start(settings) {
     viewOnly: settings.view_only,
     reconnect: settings.reconnect,
     reconnectDelay: settings.reconnect_delay,
-    screen: { fontSize: settings.font_size },
     typed: (bytes) => keys.modify(bytes),
     log: logger(settings.logging),
   });
@@ -60,6 +62,7 @@ function start(settings) {
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
   new SizePanel(serial);
+  new SettingsDialog(loaded, serial.screen);
   element('disconnect-button').addEventListener('click', () => serial.disconnect());
 
   element('tools').hidden = false;
