@@ -40,6 +40,17 @@ def blank(page, gateway):
     expect(page.locator("#blank")).to_be_visible()
 
 
+def keys(page, gateway):
+    connected(page, gateway)
+    page.click("#keys-button")
+    page.get_by_role("button", name="Ctrl", exact=True).click()
+
+
+def settings(page, gateway):
+    connected(page, gateway)
+    page.click("#settings-button")
+
+
 def paused(page, gateway):
     connected(page, gateway)
     gateway.tell(op="state", state="paused", text="The guest is paused.")
@@ -79,6 +90,8 @@ STATES = {
     connecting: "#token=t",
     connected: "#token=t",
     blank: "#token=t",
+    keys: "#token=t",
+    settings: "#token=t&font_size=13",
     paused: "#token=t",
     waiting: "#token=t",
     skipped: "#token=t",
