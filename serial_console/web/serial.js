@@ -14,6 +14,7 @@ import { SizePanel } from './size.js';
 import { StatusBar } from './statusbar.js';
 import { load } from './store.js';
 import { requestToken } from './tokens.js';
+import { stayAboveKeyboard } from './viewport.js';
 
 /** @type {() => void} */
 let act;
@@ -23,6 +24,7 @@ const given = takeFragment();
 // A new link opened in this tab differs in the fragment alone, which by itself does not load the page again.
 addEventListener('hashchange', () => location.reload());
 
+stayAboveKeyboard();
 prepare();
 
 async function prepare() {

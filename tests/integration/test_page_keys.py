@@ -58,6 +58,13 @@ HELD = [
 """What is held, what is typed then, what is sent."""
 
 
+SAFARI_KEYBOARD = """
+() => {
+  Object.defineProperty(visualViewport, 'height', { configurable: true, value: innerHeight - 250 });
+  visualViewport.dispatchEvent(new Event('resize'));
+}
+"""
+"""Stands for one that comes up over the page: no machine of ours has one."""
 CLIPBOARD = {
     "with the browser's clipboard": "",
     "without TLS": "delete Navigator.prototype.clipboard;",  # stands for a page that has none
@@ -252,6 +259,12 @@ def test_a_phone_has_a_row_of_keys_that_leaves_its_keyboard_as_it_is(make_shell)
     page.tap("#keys-button")
     expect(page.get_by_text("Ctrl-Q alone ends the session")).to_be_visible()
     expect(key(page, "F12")).to_be_in_viewport()
+    page.evaluate(SAFARI_KEYBOARD)
+    row = page.locator("#keys").bounding_box()
+    assert row["y"] + row["height"] == 390, "under the keyboard"
+    page.evaluate("document.getElementById('keys').hidePopover()")
+    row = page.locator("#keys").bounding_box()
+    assert row["y"] + row["height"] == 390, "under the keyboard"
 
 
 def test_a_watcher_can_send_nothing_and_is_told_so(shell):
