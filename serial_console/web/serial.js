@@ -15,6 +15,7 @@ import { StatusBar } from './statusbar.js';
 import { load } from './store.js';
 import { requestToken } from './tokens.js';
 import { stayAboveKeyboard } from './viewport.js';
+import { ClipboardBar, askLink } from './wishes.js';
 
 /** @type {() => void} */
 let act;
@@ -56,10 +57,13 @@ function start(loaded) {
     viewOnly: settings.view_only,
     reconnect: settings.reconnect,
     reconnectDelay: settings.reconnect_delay,
+    askLink,
+    askClipboard: (text) => clipboard.ask(text),
     typed: (bytes) => keys.modify(bytes),
     log: logger(settings.logging),
   });
   act = () => serial.connect();
+  const clipboard = new ClipboardBar(serial);
   new BlankPanel(serial);
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);

@@ -210,3 +210,52 @@ def test_lost_output_is_told_where_it_is_missing(shared, page):
     page.keyboard.type("x")
     expect(page.locator("#reason")).not_to_contain_text("60 s")
     assert gateway.typed == b"x"
+
+
+def test_the_guest_writes_the_clipboard_only_when_it_may(shared, page):
+    page.context.grant_permissions(["clipboard-write"])
+    page.add_init_script(
+        "navigator.clipboard.writeText = async (text) => { window.copied = text; }"
+    )
+    gateway = FakeGateway(page)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    bar = page.locator("#clipboard")
+    gateway.print(b"\x1b]52;c;Zmlyc3Q=\x07")
+    expect(bar).to_contain_text("put 5 characters into your clipboard: first")
+    assert page.evaluate("window.copied") is None
+    page.click("#clipboard-yes")
+    expect(bar).to_be_hidden()
+    assert page.evaluate("window.copied") == "first"
+    gateway.print(b"\x1b]52;c;c2Vjb25k\x07")
+    page.click("#clipboard-no")
+    gateway.print(b"\x1b]52;c;dGhpcmQ=\x07\x1b]52;c;?\x07.")
+    shows(page, r"^\. *$")
+    expect(bar).to_be_hidden()
+    assert page.evaluate("window.copied") == "first"
+    assert gateway.typed == b"", "the guest has read the clipboard"
+
+
+def test_a_link_of_the_guest_opens_after_a_question(shared, page):
+    gateway = FakeGateway(page)
+    page.context.route("http://example.test/**", lambda route: route.fulfill(body="there"))
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    gateway.print(b"\x1b]8;;http://bank.example@example.test/x\x07click me\x1b]8;;\x07\r\n")
+    shows(page, "click me")
+    place = page.locator(".xterm-rows span", has_text="click me").bounding_box()
+
+    def click():
+        page.mouse.move(place["x"] + 60, place["y"] + 100)
+        page.mouse.move(place["x"] + 20, place["y"] + 5)
+        page.mouse.click(place["x"] + 24, place["y"] + 5)
+
+    click()
+    expect(page.locator("#link")).to_contain_text("http://example.test/x")
+    page.click("#link button[value=no]")
+    assert len(page.context.pages) == 1
+    click()
+    with page.context.expect_page() as opened:
+        page.click("#link button[value=yes]")
+    assert opened.value.url == "http://example.test/x"
+    opened.value.close()

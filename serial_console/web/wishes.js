@@ -1,0 +1,64 @@
+/** What the guest would like to do outside of its terminal, and the person is asked about. */
+
+import { announce, element } from './dom.js';
+
+/** Characters of an address or of a text that are shown. */
+const SHOWN = 300;
+
+/**
+ * Whether a link, which the person has clicked, is to open.
+ * @param {URL} url
+ * @returns {Promise<boolean>}
+ */
+export function askLink(url) {
+  const dialog = /** @type {HTMLDialogElement} */ (element('link'));
+  element('link-host').textContent = url.host;
+  element('link-address').textContent = shortened(url.href);
+  dialog.returnValue = '';
+  dialog.showModal();
+  return new Promise((answer) => {
+    dialog.addEventListener('close', () => answer(dialog.returnValue === 'yes'), { once: true });
+  });
+}
+
+/** Asks in a bar that waits, since the guest asks when it likes to; after a No not again. */
+export class ClipboardBar {
+  #bar = element('clipboard');
+  #refused = false;
+  /** @type {(allowed: boolean) => void} */
+  #answer = () => {};
+
+  /** @param {import('./console.js').SerialConsole} serial  has the focus afterwards */
+  constructor(serial) {
+    const close = (/** @type {boolean} */ allowed) => {
+      this.#bar.hidden = true;
+      this.#refused = !allowed;
+      this.#answer(allowed);
+      serial.focus();
+    };
+    element('clipboard-yes').addEventListener('click', () => close(true));
+    element('clipboard-no').addEventListener('click', () => close(false));
+  }
+
+  /**
+   * @param {string} text
+   * @returns {Promise<boolean>}
+   */
+  ask(text) {
+    if (this.#refused) {
+      return Promise.resolve(false);
+    }
+    element('clipboard-size').textContent = `${text.length.toLocaleString('en')} characters`;
+    element('clipboard-text').textContent = shortened(text);
+    this.#bar.hidden = false;
+    announce('The guest wants to put something into your clipboard. The question stands above the terminal.');
+    return new Promise((answer) => {
+      this.#answer = answer;
+    });
+  }
+}
+
+/** @param {string} text */
+function shortened(text) {
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+}
