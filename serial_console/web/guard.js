@@ -7,8 +7,8 @@
 
 /** @typedef {import('@xterm/xterm').Terminal} Terminal */
 
-/** Combining marks on one character, in UTF-16 units; further ones are dropped. */
-const MARKS = 8;
+/** UTF-16 units of one character with its marks; further ones are dropped. A family of four has 19, a flag 14. */
+const MARKS = 32;
 
 /** Characters of a colour sequence; the whole palette needs 3 KB. */
 const COLOURS = 4096;

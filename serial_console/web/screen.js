@@ -75,6 +75,7 @@ export class Screen extends EventTarget {
   #parser;
   #renderer;
   #search = new SearchAddon();
+  #foundHow = '';
   #fitting = new FitAddon();
   #resizes = new ResizeObserver(() => this.#follow());
   #unwatchSystem = watchSystem(() => this.#paint());
@@ -226,6 +227,11 @@ export class Screen extends EventTarget {
       activeMatchColorOverviewRuler: '#ffd97a',
     };
     const find = backwards ? this.#search.findPrevious : this.#search.findNext;
+    const how = JSON.stringify(options);
+    if (how !== this.#foundHow) {
+      this.#foundHow = how;
+      this.#search.clearDecorations(); // the addon marks anew for another text only
+    }
     try {
       return find.call(this.#search, text, { ...options, decorations });
     } catch (error) {
