@@ -4,6 +4,7 @@ import { BlankPanel } from './blank.js';
 import { SerialConsole } from './console.js';
 import { element } from './dom.js';
 import { checkedTokenUrl, websocketUrl } from './endpoint.js';
+import { offerFullScreen } from './fullscreen.js';
 import { KeysPanel } from './keys.js';
 import { logger } from './log.js';
 import { talkToParent } from './messages.js';
@@ -68,6 +69,7 @@ function start(loaded) {
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
   new SizePanel(serial);
+  offerFullScreen(serial);
   new SettingsDialog(loaded, serial.screen);
   element('disconnect-button').addEventListener('click', () => serial.disconnect());
 

@@ -305,3 +305,15 @@ def test_the_guest_gets_the_size_that_was_chosen_and_only_when_asked(shell):
     page.get_by_label("Fit to window").check()
     expect(page.locator("#size-button")).not_to_have_text("132×43")
     assert frame.evaluate("(one) => one.scrollHeight <= one.clientHeight")
+
+
+def test_full_screen_asks_for_the_keys_that_browsers_keep(shell):
+    shell.page.add_init_script(
+        "Keyboard.prototype.lock = async (codes) => { window.locked = codes; };"
+    )
+    page = shell.attach()
+    page.click("#size-button")
+    page.get_by_role("button", name="Full screen").click()
+    page.wait_for_function("document.fullscreenElement && window.locked")
+    assert page.evaluate("locked") == ["Escape", "KeyN", "KeyT", "KeyW"]
+    assert focus(page) == "terminal"
