@@ -28,9 +28,6 @@ const GONE = ['waiting', 'busy', 'reconnecting'];
 const BEGIN = '\x1b[200~';
 const END = '\x1b[201~';
 
-/** Ends the session when it is typed alone, where the gateway does not tell. */
-const ESCAPE = '\x11';
-
 const encoder = new TextEncoder();
 
 /** Fires `progress`, a CustomEvent with a Progress. */
@@ -58,9 +55,8 @@ export class Paste extends EventTarget {
     super();
     this.#serial = serial;
     this.#bracketed = serial.screen.bracketedPaste;
-    const typed = asTyped(controls ? text : withoutControls(text));
-    const escape = serial.status.session?.escape ?? ESCAPE;
-    this.#data = encoder.encode(typed === escape ? '' : this.#bracketed ? withoutEnd(typed) : typed);
+    const typed = asTyped(controls && text.length > 1 ? text : withoutControls(text)); // one alone may be the escape key
+    this.#data = encoder.encode(this.#bracketed ? withoutEnd(typed) : typed);
     this.#pace = new Pace(this.#data);
     const { signal } = this.#end;
     serial.addEventListener('output', (event) => this.#onOutput(/** @type {any} */ (event).detail.bytes), { signal });
@@ -125,7 +121,7 @@ export class Paste extends EventTarget {
     if (room > 0 && this.#sent < length) {
       let end = Math.min(length, this.#sent + room);
       if (end === length - 1) {
-        end++; // alone in a message it could be the escape key
+        end++; // the last one alone in a message may be the escape key
       }
       const piece = this.#data.subarray(this.#sent, end);
       this.#serial.type(this.#bracketed ? this.#marked(piece) : piece);

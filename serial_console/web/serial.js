@@ -9,6 +9,7 @@ import { KeysPanel } from './keys.js';
 import { logger } from './log.js';
 import { talkToParent } from './messages.js';
 import { loadSettings, takeFragment } from './params.js';
+import { PasteDialog } from './pastedialog.js';
 import { listenForShortcuts } from './shortcuts.js';
 import { SettingsDialog } from './settings.js';
 import { SizePanel } from './size.js';
@@ -66,6 +67,7 @@ function start(loaded) {
   act = () => serial.connect();
   const clipboard = new ClipboardBar(serial);
   new BlankPanel(serial);
+  new PasteDialog(serial);
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
   new SizePanel(serial);

@@ -1,0 +1,136 @@
+/** What is pasted: sent at once where it is little and plain, else after a look at it. */
+
+import { element } from './dom.js';
+import { CONTROLS } from './paste.js';
+import { count, Pasting } from './pasting.js';
+
+/** Bytes of one line that need no look. */
+const LITTLE = 1024;
+
+/** Bytes of a line that Linux keeps for a program that reads lines; it drops the rest without a word. */
+const LONGEST_LINE = 4095;
+
+/** Characters that the preview shows at most. */
+const SHOWN = 50_000;
+
+const END_OF_LINE = /\r\n?|\n/;
+
+/** What has no width or turns the direction of others, so that a text may look like another. */
+const UNSEEN = /\p{Cf}/gu;
+
+const encoder = new TextEncoder();
+
+export class PasteDialog {
+  #serial;
+  #pasting;
+  #dialog = /** @type {HTMLDialogElement} */ (element('paste'));
+  #area = /** @type {HTMLTextAreaElement} */ (element('paste-text'));
+  #controls = /** @type {HTMLInputElement} */ (element('paste-controls'));
+  #send = /** @type {HTMLButtonElement} */ (element('paste-send'));
+  /** What was pasted into the terminal; null: the person pastes or types into the dialog. @type {string | null} */
+  #given = null;
+
+  /** @param {import('./console.js').SerialConsole} serial */
+  constructor(serial) {
+    this.#serial = serial;
+    this.#pasting = new Pasting(serial);
+    // Before xterm.js, which would send it all at once.
+    element('terminal').addEventListener('paste', (event) => this.#onPaste(event), { capture: true });
+    element('paste-button').addEventListener('click', () => this.#open(null));
+    this.#area.addEventListener('input', () => this.#describe());
+    this.#send.addEventListener('click', () => {
+      const text = this.#given ?? this.#area.value;
+      const controls = this.#controls.checked;
+      this.#dialog.close();
+      this.#pasting.start(text, controls);
+    });
+    element('paste-cancel').addEventListener('click', () => this.#dialog.close());
+    this.#dialog.addEventListener('close', () => {
+      this.#area.value = '';
+      this.#given = null;
+      serial.focus();
+    });
+  }
+
+  /** @param {ClipboardEvent} event */
+  #onPaste(event) {
+    event.preventDefault();
+    event.stopPropagation();
+    const text = event.clipboardData?.getData('text/plain') ?? '';
+    if (this.#serial.takesInput && needsLook(text)) {
+      this.#open(text);
+    } else if (text !== '') {
+      this.#pasting.start(text, false);
+    }
+  }
+
+  /** @param {string | null} given */
+  #open(given) {
+    const title = given === null ? 'Paste' : 'Send this to the guest?';
+    const label = given === null ? 'What to send to the guest: paste it here' : 'What you pasted';
+    element('paste-title').textContent = title;
+    element('paste-label').textContent = label;
+    this.#given = given;
+    this.#area.value = given === null ? '' : visible(given);
+    this.#area.readOnly = given !== null;
+    this.#controls.checked = false;
+    this.#describe();
+    this.#dialog.showModal();
+    this.#area.setSelectionRange(0, 0);
+    this.#area.scrollTop = 0;
+    this.#area.focus(); // and not the button: Enter comes easily after a paste
+  }
+
+  #describe() {
+    const text = this.#given ?? this.#area.value;
+    const lines = text.split(END_OF_LINE);
+    const number = lines.length - (lines.at(-1) === '' ? 1 : 0);
+    const controls = new Set(text.match(CONTROLS));
+    element('paste-size').textContent = `${number} line${number === 1 ? '' : 's'}, ${count(size(text))}`;
+    element('paste-enter').hidden = lines.length === 1 || this.#serial.screen.bracketedPaste;
+    element('paste-long').hidden = lines.every((line) => size(line) <= LONGEST_LINE);
+    element('paste-unseen').hidden = text.search(UNSEEN) < 0;
+    element('paste-controls-note').hidden = controls.size === 0;
+    element('paste-controls-names').textContent = [...controls].slice(0, 8).map(nameOf).join(', ');
+    this.#send.disabled = text === '';
+  }
+}
+
+/** @param {string} text */
+function needsLook(text) {
+  return END_OF_LINE.test(text) || size(text) > LITTLE || text.search(CONTROLS) >= 0 || text.search(UNSEEN) >= 0;
+}
+
+/**
+ * @param {string} text
+ * @returns {number}  bytes
+ */
+function size(text) {
+  return encoder.encode(text).length;
+}
+
+/** With a sign for each character that could not be seen. @param {string} text */
+function visible(text) {
+  const shown = text.slice(0, SHOWN).replace(CONTROLS, pictureOf).replace(UNSEEN, codeOf);
+  return text.length > SHOWN ? `${shown}\n… and ${(text.length - SHOWN).toLocaleString('en')} more characters` : shown;
+}
+
+/** Unicode has pictures of the old control characters. @param {string} char */
+function pictureOf(char) {
+  const code = char.charCodeAt(0);
+  return code < 0x20 ? String.fromCharCode(0x2400 + code) : code === 0x7f ? '\u2421' : codeOf(char);
+}
+
+/** @param {string} char */
+function codeOf(char) {
+  return `‹U+${Number(char.codePointAt(0)).toString(16).toUpperCase().padStart(4, '0')}›`;
+}
+
+/** As the keyboard has it. @param {string} char */
+function nameOf(char) {
+  const code = char.charCodeAt(0);
+  if (char === '\x1b') {
+    return 'Esc';
+  }
+  return code < 0x20 ? `Ctrl-${String.fromCharCode(0x40 + code)}` : code === 0x7f ? 'Delete' : codeOf(char);
+}
