@@ -5,6 +5,7 @@ import { SerialConsole } from './console.js';
 import { element } from './dom.js';
 import { checkedTokenUrl, websocketUrl } from './endpoint.js';
 import { offerFullScreen } from './fullscreen.js';
+import { FindBar } from './findbar.js';
 import { KeysPanel } from './keys.js';
 import { logger } from './log.js';
 import { talkToParent } from './messages.js';
@@ -68,6 +69,7 @@ function start(loaded) {
   const clipboard = new ClipboardBar(serial);
   new BlankPanel(serial);
   new PasteDialog(serial);
+  new FindBar(serial);
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
   new SizePanel(serial);
