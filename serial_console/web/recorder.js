@@ -5,18 +5,16 @@ const MOST = 100_000_000;
 
 /** Fires `end` when it ends, be it by itself. */
 export class Recorder extends EventTarget {
-  #serial;
   #began = performance.now();
-  #decoder = new TextDecoder();
+  #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   /** @type {string[]} */
   #lines = [];
   #length = 0;
-  #over = new AbortController();
+  #end = new AbortController();
 
   /** @param {import('./console.js').SerialConsole} serial */
   constructor(serial) {
     super();
-    this.#serial = serial;
     const { screen, status } = serial;
     this.#add({
       version: 2,
@@ -25,19 +23,29 @@ export class Recorder extends EventTarget {
       timestamp: Math.floor(Date.now() / 1000),
       title: status.session?.guest ?? '',
     });
-    const { signal } = this.#over;
+    const { signal } = this.#end;
     serial.addEventListener('output', (event) => this.#onOutput(/** @type {any} */ (event).detail.bytes), { signal });
     screen.addEventListener('size', () => this.#event('r', `${screen.cols}x${screen.rows}`), { signal });
   }
 
   get recording() {
-    return !this.#over.signal.aborted;
+    return !this.#end.signal.aborted;
+  }
+
+  /** Whether it has ended because it was too long. */
+  get full() {
+    return this.#length > MOST;
+  }
+
+  /** Seconds since it began. */
+  get elapsed() {
+    return (performance.now() - this.#began) / 1000;
   }
 
   /** Ends it. @returns {Blob}  the whole of it, a file for asciinema */
   stop() {
     if (this.recording) {
-      this.#over.abort();
+      this.#end.abort();
       this.dispatchEvent(new Event('end'));
     }
     return new Blob(this.#lines, { type: 'application/x-asciicast' });
@@ -45,7 +53,7 @@ export class Recorder extends EventTarget {
 
   /** @param {Uint8Array} bytes */
   #onOutput(bytes) {
-    const text = this.#decoder.decode(bytes, { stream: true });
+    const text = this.#decoder.decode(bytes, { stream: true }); // a character may be split
     if (text) {
       this.#event('o', text);
     }
@@ -56,8 +64,8 @@ export class Recorder extends EventTarget {
    * @param {string} data
    */
   #event(code, data) {
-    this.#add([Number(((performance.now() - this.#began) / 1000).toFixed(6)), code, data]);
-    if (this.#length > MOST) {
+    this.#add([Number(this.elapsed.toFixed(6)), code, data]);
+    if (this.full) {
       this.stop();
     }
   }

@@ -11,6 +11,7 @@ import { logger } from './log.js';
 import { talkToParent } from './messages.js';
 import { loadSettings, takeFragment } from './params.js';
 import { PasteDialog } from './pastedialog.js';
+import { SaveMenu } from './save.js';
 import { listenForShortcuts } from './shortcuts.js';
 import { SettingsDialog } from './settings.js';
 import { SizePanel } from './size.js';
@@ -70,6 +71,7 @@ function start(loaded) {
   new BlankPanel(serial);
   new PasteDialog(serial);
   new FindBar(serial);
+  new SaveMenu(serial);
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
   new SizePanel(serial);
