@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -23,11 +24,13 @@ UNREADABLE = "The operator's {name} on this host cannot be used; its gateway's l
 
 @dataclass(frozen=True)
 class Page:
-    """An answer: its content type, its body, and the body as gzip if that is shorter."""
+    """An answer: its content type, its body, the body as gzip if that is shorter, and what tells
+    this version from others (an ETag), for a client that has it already."""
 
     kind: str
     body: bytes
     packed: bytes | None = None
+    tag: str = ""
 
 
 class SettingsError(Exception):
@@ -135,7 +138,8 @@ def _read(path: str, kind: str) -> Page:
     with open(path, "rb") as file:
         body = file.read()
     packed = gzip.compress(body, mtime=0) if len(body) >= PACKED_MIN else body
-    return Page(kind, body, packed if len(packed) < len(body) else None)
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return Page(kind, body, packed if len(packed) < len(body) else None, tag)
 
 
 def _no_constant(text: str) -> None:

@@ -39,6 +39,16 @@ class TestPages:
             assert gzip.decompress(packed[2]) == plain[2]
             assert (len(packed[2]), len(plain[2])) == (packed[1], plain[1])
 
+    def test_who_has_them_already_is_not_sent_them_again(self, shared):
+        def get(path, **headers):
+            return stacks.http(shared.gateway_port, "GET", path, headers=headers)
+
+        tag = get("/serial.js")[1]["etag"]
+        status, headers, body = get("/serial.js", **{"If-None-Match": f'W/"x", {tag}'})
+        assert (status, headers["etag"], body) == (304, tag, b"")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert get("/console.js", **{"If-None-Match": tag})[0] == 200
+
     def test_others_embed_and_configure_it(self, make_stack):
         """One gateway for headers and settings: the details are in tests/unit/test_pages.py."""
         origin = "https://manager.example"
