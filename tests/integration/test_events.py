@@ -1,6 +1,8 @@
 """serial-console.v1: events among the bytes, a client's window, coming back with a new token."""
 
+import json
 import signal
+import socket
 import time
 
 import pytest
@@ -320,6 +322,30 @@ def test_a_token_that_may_come_back_goes_on_where_its_client_stood(stack, shared
         assert third.session["position"] == third.position == 11
         third.send(b"\x11")
         assert third.ended()[0] == 1000
+
+
+def test_the_session_comes_first_whatever_happens_before_its_client_connects(stack, shared_guest):
+    token = stack.token(shared_guest.uuid, resume=30)
+    with Viewer(stack.url(token)) as first:
+        assert first.session["resume"] == 30
+        first.vanish()
+    with (
+        stack.view(shared_guest.uuid, mode="ro") as watcher,
+        socket.socket(socket.AF_UNIX) as back,
+        socket.socket(socket.AF_UNIX) as data,
+    ):
+        back.settimeout(10)
+        back.connect(stack.redeem_path)
+        redeem = {"v": 1, "op": "redeem", "token": token, "events": True, "shows_events": True}
+        back.sendall(json.dumps(redeem).encode() + b"\n")
+        with back.makefile("rb") as lines:
+            answer = json.loads(next(lines))
+            shared_guest.suspend()
+            watcher.event("state", state="paused")
+            shared_guest.resume()
+            data.connect(answer["path"])
+            assert json.loads(next(lines))["op"] == "session"
+    assert stack.cli("close", "--all").returncode == 0
 
 
 def test_it_comes_back_to_a_relay_that_a_new_supervisor_has_adopted(make_stack, echo_guest):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 from typing import Any
 
 import pytest
 
+from websockify_tokens import pump
+from websockify_tokens.client import WayBack
 from websockify_tokens.events import Events, MessageError, understood
 from websockify_tokens.frames import BINARY, TEXT
+
+from .test_flow import parts
 
 
 def event(op: str, **fields: Any) -> dict[str, Any]:
@@ -76,3 +83,46 @@ def test_a_message_is_understood_or_refused(
     with pytest.raises(MessageError) as refused:
         understood(payload)
     assert len(str(refused.value)) <= 120
+
+
+class LateRelay:
+    """A fake relay's socket that tells of a gap after the gateway has looked for events, and
+    before it reads what is behind the gap."""
+
+    def __init__(self, back: socket.socket) -> None:
+        self._back = back
+        self._readable, self._other = socket.socketpair()
+        self._other.send(b"x")
+        self._output = [(event("skipped", bytes=7, at=1), b"ab"), (END, b"")]
+
+    def recv(self, _count: int) -> bytes:
+        told, output = self._output.pop(0)
+        self._back.send(json.dumps(told).encode() + b"\n")
+        return output
+
+    def fileno(self) -> int:
+        return self._readable.fileno()
+
+    def setblocking(self, _flag: bool) -> None:
+        pass
+
+    def close(self) -> None:
+        self._readable.close()
+        self._other.close()
+
+
+END = event("end", code=1000, reason="Over.")
+
+
+def test_a_gap_that_is_told_just_before_its_output_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as stack:
+        ours, client, theirs, back, wake, _other = (
+            stack.enter_context(one) for _ in range(3) for one in socket.socketpair()
+        )
+        monkeypatch.setattr(pump, "_woken_by_sigterm", wake.fileno)
+        relay = stack.enter_context(contextlib.closing(LateRelay(theirs)))
+        made = pump.Pump(ours, relay, WayBack(back, b""), 0, Events())  # type: ignore[arg-type]
+        with pytest.raises(pump.Ended) as ended:
+            made.run()
+        assert (ended.value.code, ended.value.reason) == (1000, "Over.")
+        assert shown(parts(client.recv(1000))) == [b"a", "skipped", b"b"]
