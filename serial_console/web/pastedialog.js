@@ -42,13 +42,13 @@ export class PasteDialog {
       const text = this.#given ?? this.#area.value;
       const controls = this.#controls.checked;
       this.#dialog.close();
+      serial.focus();
       this.#pasting.start(text, controls);
     });
     element('paste-cancel').addEventListener('click', () => this.#dialog.close());
     this.#dialog.addEventListener('close', () => {
       this.#area.value = '';
       this.#given = null;
-      serial.focus();
     });
   }
 
@@ -111,19 +111,16 @@ function size(text) {
 
 /** With a sign for each character that could not be seen. @param {string} text */
 function visible(text) {
-  const shown = text.slice(0, SHOWN).replace(CONTROLS, pictureOf).replace(UNSEEN, codeOf);
+  const shown = text
+    .slice(0, SHOWN)
+    .replace(CONTROLS, (char) => `‹${nameOf(char)}›`)
+    .replace(UNSEEN, (char) => `‹${codeOf(char)}›`);
   return text.length > SHOWN ? `${shown}\n… and ${(text.length - SHOWN).toLocaleString('en')} more characters` : shown;
-}
-
-/** Unicode has pictures of the old control characters. @param {string} char */
-function pictureOf(char) {
-  const code = char.charCodeAt(0);
-  return code < 0x20 ? String.fromCharCode(0x2400 + code) : code === 0x7f ? '\u2421' : codeOf(char);
 }
 
 /** @param {string} char */
 function codeOf(char) {
-  return `‹U+${Number(char.codePointAt(0)).toString(16).toUpperCase().padStart(4, '0')}›`;
+  return `U+${Number(char.codePointAt(0)).toString(16).toUpperCase().padStart(4, '0')}`;
 }
 
 /** As the keyboard has it. @param {string} char */

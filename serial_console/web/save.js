@@ -55,7 +55,7 @@ export class SaveMenu {
     const recorder = this.#recorder;
     this.#button.toggleAttribute('data-recording', recorder !== undefined);
     this.#button.textContent = recorder ? 'Recording' : 'Save';
-    this.#record.textContent = recorder ? `Stop and save the recording (${clock(recorder.elapsed)})` : 'Record from now on';
+    this.#record.textContent = recorder ? `Stop recording (${clock(recorder.elapsed)})` : 'Record from now on';
   }
 
   /**
