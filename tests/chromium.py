@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -40,6 +41,13 @@ def launched() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def owns(pid: int) -> bool:
+    """Tell whether it is one of Chromium's processes: it has some in reserve, ever new ones."""
+    with contextlib.suppress(OSError):
+        return "/chromium/" in os.readlink(f"/proc/{pid}/exe")
+    return True  # it has just ended
 
 
 def complaints(page: Page, port: int) -> list[str]:

@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import DAEMONS
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    """Chromium (playwright's ``Browser``)."""
-    from tests.chromium import launched  # slow to import, and few need it
 
-    with launched() as browser:
-        yield browser
+@pytest.fixture(scope="module")
+def browser(pytestconfig: pytest.Config) -> Iterator[Any]:
+    """Chromium (playwright's ``Browser``) for a module; each page of it is a profile of its own."""
+    from tests import chromium  # slow to import, and few need it
+
+    daemons = pytestconfig.stash.setdefault(DAEMONS, [])
+    with chromium.launched() as browser:
+        daemons.append(chromium)
+        try:
+            yield browser
+        finally:
+            daemons.remove(chromium)
