@@ -1,4 +1,5 @@
-"""What a terminal has to show right, in the manner of vttest, for a screen of 80 columns and 24 rows.
+# ruff: noqa: E501 - one item a line
+"""What a terminal has to show right, in the manner of vttest; for a screen of 80 by 24.
 
 integration/test_corpus.py shows it in the page and in a reference terminal, and compares all cells.
 """

@@ -1,4 +1,4 @@
-"""Chromium by its DevTools protocol alone: Playwright keeps each of its pages from ever being hidden."""
+"""Chromium by its DevTools protocol alone: Playwright never lets a page be hidden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page with a Screen (serial_console/web/screen.js) and nothing else, under the gateway's own policy."""
+"""A page with a Screen (screen.js) and nothing else, under the gateway's own policy."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ def write(page: Page, data: bytes) -> None:
 
 
 def painted(page: Page) -> None:
-    """Wait until all that was parsed is on the display; painting may be put off for 200 ms."""
-    page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done), 250))")
+    """Wait until all that was parsed is on the display; painting may be put off for 250 ms."""
+    page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done), 300))")

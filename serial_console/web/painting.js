@@ -7,17 +7,43 @@
 const SHARE = 2;
 
 /** Milliseconds that the next frame waits at most. */
-const LONGEST = 200;
+const LONGEST = 250;
 
-/** @param {import('@xterm/xterm').Terminal} terminal  opened */
+/**
+ * Reaches behind xterm.js's API; package.json pins its version.
+ * @param {import('@xterm/xterm').Terminal} terminal  opened
+ */
 export function pacePainting(terminal) {
+  const core = /** @type {any} */ (terminal)._core;
   const pace = new Pace();
   // All that xterm.js paints is asked for here, one frame at a time.
-  /** @type {any} */ (terminal)._core._renderService._renderDebouncer._coreBrowserService = {
+  core._renderService._renderDebouncer._coreBrowserService = {
     window: {
       requestAnimationFrame: (/** @type {FrameRequestCallback} */ paint) => pace.request(paint),
       cancelAnimationFrame: () => pace.cancel(),
     },
+  };
+
+  // Its hidden text field follows the cursor, for input methods; each time it does, the page is laid out again.
+  const syncTextArea = core._syncTextArea.bind(core);
+  let moved = false;
+  core._syncTextArea = () => (moved = true);
+  terminal.onRender(() => {
+    if (moved) {
+      moved = false;
+      syncTextArea();
+    }
+  });
+
+  // With each line that scrolls it paints all rows anew for the sake of the selection, be there none.
+  const selection = core._selectionService;
+  const refresh = selection.refresh.bind(selection);
+  let shown = false;
+  selection.refresh = (/** @type {boolean} */ byMouse) => {
+    if (selection.hasSelection || shown) {
+      shown = selection.hasSelection;
+      refresh(byMouse);
+    }
   };
 }
 
