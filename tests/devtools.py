@@ -24,10 +24,15 @@ class Tab:
         self._socket = socket
         self._sent = 0
         self._session: str | None = None
-        target = self.send("Target.createTarget", url=url)["targetId"]
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
         ]
+
+        self.send("Page.enable")
+        self.send("Page.navigate", url=url)
+        while json.loads(socket.recv(timeout=60)).get("method") != "Page.loadEventFired":
+            pass
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol, return its result."""
