@@ -28,6 +28,8 @@ HTML = b"""<!DOCTYPE html>
 ELSEWHERE = "/elsewhere"
 """An empty page without the policy, for what ours may not do."""
 
+PAGES = pages.Pages(node.WEB, "", [], [])
+
 WATCH = """
 window.seen = { violations: [], typed: [], links: [], copies: [], allow: false };
 document.addEventListener('securitypolicyviolation', (event) =>
@@ -59,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(404 if found is None else 200)
         kind, body = found or ("text/plain", b"")
         if self.path != ELSEWHERE:
-            for name, value in pages.headers([]):
+            for name, value in PAGES.headers(None):
                 self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -78,7 +80,8 @@ def _find(path: str) -> tuple[str, bytes] | None:
     if path == "/cells.mjs":
         with open(os.path.join(node.ROOT, "tests", "cells.mjs"), "rb") as file:
             return "text/javascript", file.read()
-    return pages.find(path, node.WEB, [])
+    page = PAGES.find(path)
+    return None if page is None else (page.kind, page.body)
 
 
 @contextlib.contextmanager
