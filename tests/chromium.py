@@ -8,7 +8,14 @@ import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    sync_playwright,
+)
 
 from . import rig
 
@@ -50,14 +57,14 @@ def owns(pid: int) -> bool:
     return True  # it has just ended
 
 
-def complaints(page: Page, port: int) -> list[str]:
-    """Return a list that grows with what goes wrong in a page.
+def complaints(context: BrowserContext, port: int) -> list[str]:
+    """Return a list that grows with what goes wrong in a browser's new pages.
 
     That is: errors, warnings, violations of the policy, and requests to others than this port of
     127.0.0.1.
     """
     wrong: list[str] = []
-    page.add_init_script(CSP_REPORT)
+    context.add_init_script(CSP_REPORT)
 
     def check_host(url: str) -> None:
         if urlsplit(url).netloc not in (f"127.0.0.1:{port}", ""):
@@ -67,10 +74,13 @@ def complaints(page: Page, port: int) -> list[str]:
         if said.type in ("error", "warning"):
             wrong.append(said.text)
 
-    page.on("console", check_message)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda request: check_host(request.url))
-    page.on("websocket", lambda socket: check_host(socket.url))
+    def check_sockets(page: Page) -> None:
+        page.on("websocket", lambda socket: check_host(socket.url))
+
+    context.on("console", check_message)
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    context.on("request", lambda request: check_host(request.url))
+    context.on("page", check_sockets)
     return wrong
 
 

@@ -15,10 +15,10 @@ OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output")
 @pytest.fixture
 def page(browser, shared):
     """A page that must not complain, and talk to our gateway only."""
-    page = browser.new_page()
-    wrong = complaints(page, shared.gateway_port)
-    yield page
-    page.close()
+    context = browser.new_context()
+    wrong = complaints(context, shared.gateway_port)
+    yield context.new_page()
+    context.close()
     assert not wrong
 
 

@@ -1,14 +1,14 @@
 """Behind nginx, below a path of its site, as docs/nginx.conf has it."""
 
-import json
 import pathlib
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from tests import nginx, rig
 from tests.chromium import complaints, shows, status
-from tests.stack import free_port, http
+from tests.stack import free_port
 
 DOCUMENTED = pathlib.Path(__file__).parents[2] / "docs" / "nginx.conf"
 
@@ -33,33 +33,31 @@ def site(make_stack, tmp_path):
         yield stack, port
 
 
-def test_the_whole_path_below_a_prefix(site, echo_guest, browser, tmp_path):
+def test_from_the_start_page_to_a_session_below_a_prefix(site, echo_guest, browser, tmp_path):
     stack, port = site
-    status_code, _, answer = http(
-        port,
-        "POST",
-        f"/console-api/v1/guests/{echo_guest.uuid}/tokens",
-        headers={"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json"},
-        body="{}",
-    )
-    assert status_code == 201
-    token = json.loads(answer)
-    assert token["page_url"].startswith(f"http://127.0.0.1:{port}/console/")
+    context = browser.new_context()
+    wrong = complaints(context, port)
+    start = context.new_page()
+    start.goto(f"http://127.0.0.1:{port}/console-api/")
+    start.get_by_label("API key").fill(stack.key)
+    start.keyboard.press("Enter")
+    with start.expect_response("**/tokens") as answer, context.expect_page() as opened:
+        start.get_by_text("Open", exact=True).click()
+    token = answer.value.json()["token"]
 
-    page = browser.new_page()
-    wrong = complaints(page, port)
-    page.goto(token["page_url"])
+    page = opened.value
     expect(status(page)).to_have_attribute("data-state", "connected")
     page.keyboard.type("through nginx")
     shows(page, "^through nginx *$")
+    assert urlsplit(page.url).path == "/console/serial.html"
     assert stack.session_of(echo_guest)["client"] == "127.0.0.1:0"
 
     page.keyboard.press("Control+q")
     expect(page.locator("#reason")).to_contain_text("escape key")
-    page.close()
     stack.wait_free()
+    context.close()
     assert not wrong
     log = tmp_path / "access.log"
     session = '"GET /console/websockify HTTP/1.1" 101'
     assert rig.eventually(lambda: session in log.read_text())
-    assert token["token"] not in log.read_text()
+    assert token not in log.read_text()
