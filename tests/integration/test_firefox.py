@@ -13,7 +13,7 @@ ROWS = "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' 
 def test_a_session_in_firefox(shared, shared_guest):
     token = shared.rest("POST", f"/v1/guests/{shared_guest.uuid}/tokens", {})[1]
     with firefox.launched() as tab:
-        tab.open(token["page_url"])
+        tab.open(token["page_url"] + "&theme=dark")  # on which the colour below is left as it is
         tab.wait(STATE, "connected")
         tab.type(
             "typed in \ue00c[38;2;250;200;10mFirefox"
