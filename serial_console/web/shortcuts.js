@@ -13,7 +13,7 @@ export function listenForShortcuts(serial) {
     const chord = event.ctrlKey && !event.altKey && !event.metaKey;
     if (chord && !event.shiftKey && event.key === 'F6') {
       switchFocus(serial);
-    } else if (chord && event.shiftKey && event.key.toUpperCase() === 'C') {
+    } else if (chord && event.shiftKey && letter(event) === 'C') {
       copy(serial);
     } else {
       return;
@@ -22,6 +22,11 @@ export function listenForShortcuts(serial) {
     event.stopPropagation();
   };
   addEventListener('keydown', onKey, { capture: true });
+}
+
+/** Where the alphabet is another, the one that a Latin keyboard has there. @param {KeyboardEvent} event */
+function letter({ key, code }) {
+  return /^[a-z]$/i.test(key) ? key.toUpperCase() : code.replace('Key', '');
 }
 
 /** @param {import('./console.js').SerialConsole} serial */

@@ -21,12 +21,6 @@ export class SizePanel {
     });
     serial.screen.addEventListener('size', () => this.#show());
     serial.addEventListener('status', () => this.#show());
-    // Where the terminal is bigger than the window, what is typed must not be out of sight.
-    serial.screen.terminal.onData(() => {
-      if ('fixed' in this.#frame.dataset) {
-        serial.screen.terminal.textarea?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
-      }
-    });
     // The terminal is drawn in a new size some time after it has it.
     const drawn = new ResizeObserver(() => this.#show());
     drawn.observe(this.#frame);

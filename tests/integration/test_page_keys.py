@@ -304,6 +304,7 @@ def test_the_guest_gets_the_size_that_was_chosen_and_only_when_asked(shell):
     shows(page, "^43 132")
     shell.type("printf '\\33[43Hbelow'")
     shows(page, "^below.*# ")
+    frame.evaluate("(one) => one.scrollTo(0, 0)")
     page.keyboard.type(" ")
     page.wait_for_function("() => document.getElementById('terminal').scrollTop > 0")
     page.click("#size-button")
