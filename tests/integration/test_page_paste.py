@@ -158,6 +158,7 @@ def watched(pasting, shared, shared_guest):
     with shared.open(shared_guest.uuid, mode="ro", replay=0) as watcher:
         yield pasting, watcher
         pasting.page.close()
+        watcher.vanish()  # it has not read all that came, and would wait for the close behind that
 
 
 ONE_KIB = "k" * 1024
@@ -182,7 +183,9 @@ def test_the_look_shows_what_cannot_be_seen_and_what_harms_is_left_out(watched):
     page = pasting.page
     harmful = "ls\t-l\r\nrm\x1b[2K\x03\x11 <b>\x7f\x9b\u202e\n"
     pasting.paste(harmful)
-    expect(pasting.preview).to_have_value("ls\t-l\nrm‹Esc›[2K‹Ctrl-C›‹Ctrl-Q› <b>‹Delete›‹U+009B›‹U+202E›\n")
+    expect(pasting.preview).to_have_value(
+        "ls\t-l\nrm‹Esc›[2K‹Ctrl-C›‹Ctrl-Q› <b>‹Delete›‹U+009B›‹U+202E›\n"
+    )
     expect(page.locator("#paste-size")).to_have_text("2 lines, 26 bytes")
     names = page.locator("#paste-controls-names")
     expect(names).to_have_text("Esc, Ctrl-C, Ctrl-Q, Delete, U+009B")
@@ -224,6 +227,29 @@ def test_a_bracketed_paste_ends_where_the_text_ends(watched):
     page.keyboard.press("Escape")
     page.keyboard.type("[?2004l")
     guest.read_until(b"[?2004l")
+
+
+def test_a_paste_waits_for_a_paused_guest_and_goes_to_no_other_boot(pasting, shared, make_guest):
+    guest = make_guest("echo")
+    pasting.open(shared, guest)
+    pasting.paste(lines_of(4 * KIB_64))
+    pasting.send()
+    assert rig.eventually(lambda: pasting.sent > 2000)
+    guest.suspend()
+    note = pasting.page.locator("#pasting-note")
+    expect(note).to_have_text("The guest takes nothing now.")
+    before = pasting.sent
+    guest.resume()
+    expect(note).to_be_empty()
+    assert rig.eventually(lambda: pasting.sent > before + 2000)
+    guest.destroy()
+    expect(pasting.text).to_contain_text("Paste stopped: the guest does not run")
+    sent = shared.session_of(guest)["bytes_in"]
+    guest.start()
+    shows(pasting.page, "ready")
+    assert shared.session_of(guest)["bytes_in"] == sent
+    pasting.page.close()
+    shared.wait_free()
 
 
 def test_a_paste_stops_with_its_session_and_says_how_much_was_sent(watched, shared, shared_guest):
