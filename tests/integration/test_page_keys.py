@@ -113,14 +113,6 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    from tests.chromium import launched
-
-    with launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def logged_in(shared, linux_guest):
     with shared.open(linux_guest.uuid) as login:
         login.send(b"\r")
@@ -132,11 +124,11 @@ def logged_in(shared, linux_guest):
 
 
 @pytest.fixture
-def make_shell(chromium, shared, logged_in):
+def make_shell(browser, shared, logged_in):
     made = []
 
     def make(**options):
-        made.append(Shell(shared, logged_in, chromium, **options))
+        made.append(Shell(shared, logged_in, browser, **options))
         return made[-1]
 
     yield make

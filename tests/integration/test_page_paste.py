@@ -59,17 +59,9 @@ class Pasting:
         self.page.locator(".xterm-helper-textarea").focus()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from tests.chromium import launched
-
-    with launched() as browser:
-        yield browser
-
-
 @pytest.fixture
-def pasting(chromium, shared):
-    page = chromium.new_page()
+def pasting(browser, shared):
+    page = browser.new_page()
     yield Pasting(page)
     page.close()
     shared.wait_free()

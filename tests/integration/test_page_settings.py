@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.chromium import launched, shows, status
+from tests.chromium import shows, status
 
 CHANGED = {
     "font_size": "20",
@@ -64,15 +64,9 @@ Object.defineProperty(window, 'localStorage', {
 """Stands for a browser in which the person forbids pages to keep anything."""
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with launched() as browser:
-        yield browser
-
-
 @pytest.fixture
-def page(chromium):
-    context = chromium.new_context(color_scheme="dark")
+def page(browser):
+    context = browser.new_context(color_scheme="dark")
     page = context.new_page()
     page.set_default_timeout(5000)
     errors = []

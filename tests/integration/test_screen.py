@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import pathlib
 import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests import devtools, rig, screens
-from tests.chromium import launched
-from tests.conftest import DAEMONS
 from tests.screens import painted, write
 
 # Chromium here draws WebGL in software, which the page would not use: a fake name for the renderer.
@@ -53,30 +49,11 @@ def url() -> Iterator[str]:
         yield url
 
 
-class Browsers:
-    """Owns what belongs to the module's browser, which starts processes when it needs them."""
-
-    def owns(self, pid: int) -> bool:
-        """Tell of a process whether it does."""
-        with contextlib.suppress(psutil.Error):
-            return "playwright" in " ".join(psutil.Process(pid).cmdline())
-        return False
-
-
-@pytest.fixture(scope="module")
-def chromium(pytestconfig: pytest.Config) -> Iterator[Any]:
-    daemons = pytestconfig.stash.setdefault(DAEMONS, [])
-    daemons.append(Browsers())
-    with launched() as browser:
-        yield browser
-    daemons.pop()
-
-
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Page]:
+def page(browser: Any) -> Iterator[Page]:
     """A page that must break no rule of the policy, and have no error."""
     wrong: list[str] = []
-    context = chromium.new_context(viewport={"width": 1280, "height": 600})
+    context = browser.new_context(viewport={"width": 1280, "height": 600})
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.on("pageerror", lambda error: wrong.append(str(error)))

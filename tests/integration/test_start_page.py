@@ -11,19 +11,13 @@ from playwright.sync_api import expect
 from serial_console import keys
 from tests import rig
 from tests.accessibility import violations
-from tests.chromium import CSP_REPORT, launched, status
+from tests.chromium import CSP_REPORT, status
 from tests.stack import http
 
 OUTPUT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "output", "start")
 
 USER = "<b>bob</b>"
 """Users and guests may be named like this: it has to be shown as it is."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
