@@ -31,4 +31,6 @@ def test_every_parameter_of_the_page_is_documented():
         rows = [line.split("|")[1] for line in file if line.startswith("| `")]
     documented = re.findall(r"`(\w+)`", "".join(rows))
     operators = ["connect_origins", "token_subprotocol"]  # docs/operating.md
-    assert sorted(documented + operators) == sorted(re.findall(r"^  (\w+):", built_in[1], re.M))
+    assert sorted(documented + operators) == sorted(
+        re.findall(r"^  (\w+):", built_in[1], re.MULTILINE)
+    )
