@@ -5,7 +5,7 @@ import { copyFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 const from = new URL('node_modules/@xterm/', import.meta.url);
 const to = new URL('vendor/', import.meta.url);
 
-const addons = ['fit', 'search', 'unicode-graphemes', 'web-links', 'webgl'].map((name) => `addon-${name}`);
+const addons = ['fit', 'search', 'serialize', 'unicode-graphemes', 'web-links', 'webgl'].map((name) => `addon-${name}`);
 
 // Named .js, because not every server knows the type of .mjs.
 const modules = {
@@ -15,7 +15,8 @@ const modules = {
 const files = {
   'xterm/css/xterm.css': 'xterm.css',
   'xterm/LICENSE': 'xterm.LICENSE',
-  ...Object.fromEntries(addons.map((name) => [`${name}/LICENSE`, `${name}.LICENSE`])),
+  // The package of addon-serialize has none; it is a part of xterm.js.
+  ...Object.fromEntries(addons.filter((name) => name !== 'addon-serialize').map((name) => [`${name}/LICENSE`, `${name}.LICENSE`])),
 };
 
 await rm(to, { recursive: true, force: true });

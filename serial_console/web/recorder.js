@@ -1,4 +1,7 @@
-/** Records what a console prints, as asciicast v2: a line with the size, then one for each output and change of size. */
+/**
+ * Records what a console prints, as asciicast v2: a line with the size, one with what the screen shows by then, and one for
+ * each output and change of size.
+ */
 
 /** Characters of a recording past which it ends by itself: it is kept in the browser's memory. */
 const MOST = 100_000_000;
@@ -23,6 +26,7 @@ export class Recorder extends EventTarget {
       timestamp: Math.floor(Date.now() / 1000),
       title: status.session?.guest ?? '',
     });
+    this.#event('o', screen.serialize());
     const { signal } = this.#end;
     serial.addEventListener('output', (event) => this.#onOutput(/** @type {any} */ (event).detail.bytes), { signal });
     screen.addEventListener('size', () => this.#event('r', `${screen.cols}x${screen.rows}`), { signal });

@@ -13,6 +13,7 @@ import { withoutInlineStyle } from './strict-style.js';
 import { theme, watchSystem } from './theme.js';
 import { FitAddon } from './vendor/addon-fit.js';
 import { SearchAddon } from './vendor/addon-search.js';
+import { SerializeAddon } from './vendor/addon-serialize.js';
 import { UnicodeGraphemesAddon } from './vendor/addon-unicode-graphemes.js';
 import { WebLinksAddon } from './vendor/addon-web-links.js';
 import { Terminal } from './vendor/xterm.js';
@@ -75,6 +76,7 @@ export class Screen extends EventTarget {
   #parser;
   #renderer;
   #search = new SearchAddon();
+  #serialize = new SerializeAddon();
   #foundHow = '';
   #fitting = new FitAddon();
   #resizes = new ResizeObserver(() => this.#follow());
@@ -108,6 +110,7 @@ export class Screen extends EventTarget {
     terminal.loadAddon(new UnicodeGraphemesAddon());
     terminal.loadAddon(new WebLinksAddon(openLink));
     terminal.loadAddon(this.#search);
+    terminal.loadAddon(this.#serialize);
     this.#search.onDidChangeResults(({ resultIndex: index, resultCount: count }) =>
       this.dispatchEvent(new CustomEvent('found', { detail: { index, count } })),
     );
@@ -257,6 +260,11 @@ export class Screen extends EventTarget {
 
   clearSelection() {
     this.#terminal.clearSelection();
+  }
+
+  /** @returns {string}  what brings a terminal of this size to what this one shows, without what was scrolled away */
+  serialize() {
+    return this.#serialize.serialize({ scrollback: 0 });
   }
 
   /** @returns {string}  all that is kept, from the oldest line */
