@@ -85,6 +85,26 @@ def ended(page, gateway):
     expect(status(page)).to_have_attribute("data-state", "ended")
 
 
+def asked(page, gateway):
+    connected(page, gateway)
+    gateway.print(b"\x1b]52;c;Zm9yIHRoZSBjbGlwYm9hcmQ=\x07")
+    page.click("#find-button")
+    page.keyboard.type("root")
+    expect(page.locator("#clipboard")).to_be_visible()
+
+
+def saving(page, gateway):
+    connected(page, gateway)
+    page.click("#save-button")
+
+
+def pasting(page, gateway):
+    connected(page, gateway)
+    page.click("#paste-button")
+    page.locator("#paste-text").fill("one\ntwo\x1b[A\n")
+    expect(page.locator("#paste-controls-note")).to_be_visible()
+
+
 STATES = {
     idle: "#",
     connecting: "#token=t",
@@ -97,6 +117,9 @@ STATES = {
     skipped: "#token=t",
     reconnecting: "#token_url=/token&reconnect_delay=30000",
     ended: "#token=t",
+    asked: "#token=t",
+    saving: "#token=t",
+    pasting: "#token=t",
 }
 
 
