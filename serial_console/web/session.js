@@ -152,6 +152,7 @@ export class Session extends EventTarget {
     }
     this.#attempt++;
     clearTimeout(this.#retry);
+    this.#cursor = this.#link?.cursor || this.#cursor;
     this.#link?.close();
     this.#link = null;
     this.#enter('ended', { ending: BY_PERSON, retryAt: 0 });
