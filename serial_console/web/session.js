@@ -155,7 +155,7 @@ export class Session extends EventTarget {
     this.#cursor = this.#link?.cursor || this.#cursor;
     this.#link?.close();
     this.#link = null;
-    this.#enter('ended', { ending: BY_PERSON, retryAt: 0 });
+    this.#enter('ended', { ending: BY_PERSON, tries: 0, retryAt: 0, canConnect: this.#options.tokens.available });
   }
 
   /** @param {Uint8Array<ArrayBuffer>} bytes */
