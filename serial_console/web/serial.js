@@ -92,7 +92,8 @@ function start(loaded) {
     /** @type {HTMLButtonElement} */ (element('disconnect-button')).disabled = status.state !== 'connected';
     if (status.state !== state) {
       state = status.state;
-      if (state === 'connected') {
+      // Who types into the find bar meanwhile must not go on in the guest.
+      if (state === 'connected' && document.activeElement === document.body) {
         serial.focus();
       }
     }
