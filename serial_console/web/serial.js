@@ -92,8 +92,9 @@ function start(loaded) {
     /** @type {HTMLButtonElement} */ (element('disconnect-button')).disabled = status.state !== 'connected';
     if (status.state !== state) {
       state = status.state;
-      // Who types into the find bar meanwhile must not go on in the guest.
-      if (state === 'connected' && document.activeElement === document.body) {
+      // Who types elsewhere meanwhile, be it in the page around a frame, must not go on in the guest.
+      const free = document.activeElement === document.body && (parent === window || document.hasFocus());
+      if (state === 'connected' && free) {
         serial.focus();
       }
     }
