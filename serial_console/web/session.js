@@ -256,9 +256,10 @@ export class Session extends EventTarget {
     this.#enter('reconnecting', { ending: how, tries, retryAt, canConnect: true });
   }
 
-  /** The network is back, or the person: what is waited for may work now. */
+  /** The network is back, or the person: what is waited for may work now. In a hidden tab a timer does it, if there is one. */
   #onWake() {
-    if (this.#status.state === 'reconnecting' && navigator.onLine && !document.hidden) {
+    const { state, retryAt } = this.#status;
+    if (state === 'reconnecting' && navigator.onLine && (!document.hidden || retryAt === 0)) {
       this.connect();
     }
   }
