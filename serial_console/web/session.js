@@ -139,7 +139,8 @@ export class Session extends EventTarget {
     } catch (error) {
       if (attempt === this.#attempt) {
         const sentence = error instanceof Error ? error.message : String(error);
-        this.#end({ ...ending(1006, sentence, false), code: 0, passing: error instanceof TokensUnavailable });
+        const passing = error instanceof TokensUnavailable || error instanceof TypeError; // fetch's, where nobody answers
+        this.#end({ ...ending(1006, sentence, false), code: 0, passing });
       }
     }
   }
