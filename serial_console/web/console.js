@@ -160,7 +160,7 @@ export class SerialConsole extends EventTarget {
    */
   #onBegin(continued, again) {
     if (again && !continued) {
-      this.screen.note('connected again');
+      this.screen.gap('connected again'); // a sequence that was begun does not go on
     }
   }
 
