@@ -89,7 +89,7 @@ function start(loaded) {
     const title = settings.title || guest;
     entitle(title);
     bar.show(status, { title, guest, viewOnly: settings.view_only });
-    /** @type {HTMLButtonElement} */ (element('disconnect-button')).disabled = status.state !== 'connected';
+    /** @type {HTMLButtonElement} */ (element('disconnect-button')).disabled = ['idle', 'ended'].includes(status.state);
     if (status.state !== state) {
       state = status.state;
       // Who types elsewhere meanwhile, be it in the page around a frame, must not go on in the guest.
