@@ -119,7 +119,6 @@ export class Session extends EventTarget {
       return;
     }
     clearTimeout(this.#retry);
-    clearTimeout(this.#news);
     const attempt = ++this.#attempt;
     this.#enter('connecting', { retryAt: 0, guestState: '', text: '', held: 0, notice: '' });
     const { url, tokens, tokenInProtocol } = this.#options;
@@ -274,6 +273,7 @@ export class Session extends EventTarget {
     if (!STEPS[previous].includes(state)) {
       throw new Error(`serial console: no step from ${previous} to ${state}`);
     }
+    clearTimeout(this.#news);
     this.#options.log.info(`serial console: ${previous} -> ${state}`, changes.ending ?? '');
     this.#set({ state, ...changes });
   }
