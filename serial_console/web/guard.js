@@ -61,9 +61,16 @@ export function guard(terminal, congested) {
   };
 }
 
+/** What has its limit: all terminals of a page share it. @type {WeakSet<object>} */
+const limited = new WeakSet();
+
 /** @param {any} line  a line of the terminal's buffer */
 function limitMarks(line) {
   const lines = Object.getPrototypeOf(line);
+  if (limited.has(lines)) {
+    return;
+  }
+  limited.add(lines);
   const { addCodepointToCell } = lines;
   lines.addCodepointToCell = function (/** @type {number} */ index, /** @type {number[]} */ ...mark) {
     if (!this.isCombined(index) || this._combined[index].length <= MARKS) {
