@@ -94,7 +94,7 @@ function deviceOf(alias) {
 function printed(before, began) {
   if (before === null) {
     const since = new Date(began).toLocaleTimeString();
-    return `not since ${since}, when it was first watched here`;
+    return `not since ${since} at least`;
   }
   return `at ${new Date(began - before * 1000).toLocaleTimeString()}`;
 }
