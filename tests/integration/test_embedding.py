@@ -48,7 +48,7 @@ def test_the_page_in_a_frame_tells_its_parent_and_obeys_it(manager, page):
     expect(page.locator("#state")).to_contain_text("connected")
     frame = page.frame_locator("#console")
     expect(frame.locator("#title")).to_have_text("My guest")
-    frame.locator("textarea").press_sequentially("framed")
+    frame.locator(".xterm-helper-textarea").press_sequentially("framed")
     expect(frame.locator(".xterm-rows")).to_contain_text("framed")
     page.click("#end")
     expect(page.locator("#state")).to_have_text("ended You disconnected.")
