@@ -196,6 +196,41 @@ def test_a_tab_with_a_session_is_not_closed_by_mistake(shared, shared_guest, pag
     shared.wait_free()
 
 
+def test_who_disconnects_comes_back_where_the_output_ended(shared, page):
+    gateway = FakeGateway(page)
+    page.route("**/manager/token", lambda route: route.fulfill(json={"token": "t"}))
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token_url=/manager/token")
+    expect(page.locator("#state")).to_have_text("Connected")
+    gateway.print(b"12345")
+    shows(page, "12345")
+    page.click("#disconnect-button")
+    page.click("#action")
+    expect(page.locator("#state")).to_have_text("Connected")
+    assert gateway.socket.url.endswith("?after=r1.s1.5")
+
+
+def test_a_token_that_is_spent_leaves_nothing_to_connect_with(shared, page):
+    FakeGateway(page)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    page.click("#disconnect-button")
+    expect(page.locator("#advice")).to_contain_text("A link works once")
+    expect(page.locator("#action")).to_be_hidden()
+
+
+def test_who_types_elsewhere_goes_on_there_when_the_page_comes_back(shared, page):
+    gateway = FakeGateway(page)
+    page.route("**/manager/token", lambda route: route.fulfill(json={"token": "t"}))
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token_url=/manager/token")
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.click("#find-button")
+    gateway.close(1012, "The gateway restarts; connect again.")
+    expect(status(page)).to_have_attribute("data-state", "reconnecting")
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.keyboard.type("sought")
+    expect(page.locator("#find-text")).to_have_value("sought")
+    assert gateway.typed == b""
+
+
 def test_lost_output_is_told_where_it_is_missing(shared, page):
     gateway = FakeGateway(page)  # a page that hangs for so long is hard to bring about
     page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
