@@ -9,13 +9,23 @@ import { withoutInlineStyle } from './strict-style.js';
 
 export class Renderer {
   #terminal;
+  #changed;
   #wanted = false;
   /** @type {WebglAddon | null} */
   #webgl = null;
 
-  /** @param {Terminal} terminal  opened */
-  constructor(terminal) {
+  /**
+   * @param {Terminal} terminal     opened
+   * @param {() => void} changed    is told when `webgl` has changed
+   */
+  constructor(terminal, changed) {
     this.#terminal = terminal;
+    this.#changed = changed;
+  }
+
+  /** Whether WebGL draws now. */
+  get webgl() {
+    return this.#webgl !== null;
   }
 
   /** @param {'auto' | 'dom'} kind */
@@ -32,6 +42,7 @@ export class Renderer {
         this.#webgl = webgl;
         webgl.onContextLoss(() => this.#fallBack());
         withoutInlineStyle(() => this.#terminal.loadAddon(webgl));
+        this.#changed();
       }
     } catch (error) {
       console.info('serial console: drawing without WebGL:', error);
@@ -48,6 +59,7 @@ export class Renderer {
     this.#webgl = null;
     if (webgl !== null) {
       withoutInlineStyle(() => webgl.dispose());
+      this.#changed();
     }
   }
 }

@@ -2,6 +2,7 @@
 
 import { bell } from './bell.js';
 import { guardClipboard } from './clipboard.js';
+import { BlinkingCursor } from './cursor.js';
 import { Feed } from './feed.js';
 import { guard } from './guard.js';
 import { linkOpener } from './links.js';
@@ -75,6 +76,7 @@ export class Screen extends EventTarget {
   #feed;
   #parser;
   #renderer;
+  #cursor;
   #search = new SearchAddon();
   #serialize = new SerializeAddon();
   #foundHow = '';
@@ -124,7 +126,8 @@ export class Screen extends EventTarget {
       (data) => this.#parser.parse(data),
       () => this.#parser.parsed(),
     );
-    this.#renderer = new Renderer(terminal);
+    this.#cursor = new BlinkingCursor(terminal);
+    this.#renderer = new Renderer(terminal, () => this.#blink());
     this.configure({ ...DEFAULTS, ...options });
     this.#resizes.observe(container);
   }
@@ -157,7 +160,7 @@ export class Screen extends EventTarget {
   setLive(live) {
     this.#live = live;
     this.#terminal.options.disableStdin = !live;
-    this.#terminal.options.cursorBlink = live && this.#options.cursorBlink;
+    this.#blink();
   }
 
   /**
@@ -286,7 +289,15 @@ export class Screen extends EventTarget {
     this.#resizes.disconnect();
     this.#feed.dispose();
     this.#renderer.dispose();
+    this.#cursor.dispose();
     this.#terminal.dispose();
+  }
+
+  /** WebGL draws the cursor itself. */
+  #blink() {
+    const blinks = this.#live && this.#options.cursorBlink;
+    this.#terminal.options.cursorBlink = blinks && this.#renderer.webgl;
+    this.#cursor.blink(blinks && !this.#renderer.webgl);
   }
 
   #follow() {
