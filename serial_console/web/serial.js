@@ -2,7 +2,7 @@
 
 import { BlankPanel } from './blank.js';
 import { SerialConsole } from './console.js';
-import { element } from './dom.js';
+import { element, visible } from './dom.js';
 import { checkedTokenUrl, websocketUrl } from './endpoint.js';
 import { offerFullScreen } from './fullscreen.js';
 import { FindBar } from './findbar.js';
@@ -116,8 +116,8 @@ function start(loaded) {
 /** @param {string} title */
 function entitle(title) {
   if (title) {
-    document.title = `${title} – Serial console`;
-    element('title').textContent = title;
+    document.title = `${visible(title)} – Serial console`;
+    element('title').textContent = visible(title);
   }
 }
 

@@ -1,6 +1,6 @@
 /** The bar above the terminal: the state, the reason, and the one next thing to do. */
 
-import { element } from './dom.js';
+import { element, visible } from './dom.js';
 
 /** @typedef {import('./session.js').Status} Status */
 
@@ -107,7 +107,7 @@ function whom(session, title, viewOnly) {
   const as = session.user ? `as ${session.user}` : 'without a name';
   const how = session.mode === 'ro' || viewOnly ? 'watching' : 'rw';
   const guest = session.guest === title ? [] : [session.guest];
-  return [...guest, session.console, as, how].join(' · ');
+  return visible([...guest, session.console, as, how].join(' · '));
 }
 
 /**

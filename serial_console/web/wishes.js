@@ -1,9 +1,12 @@
 /** What the guest would like to do outside of its terminal, and the person is asked about. */
 
-import { announce, element } from './dom.js';
+import { announce, element, visible } from './dom.js';
 
 /** Characters of an address or of a text that are shown. */
 const SHOWN = 300;
+
+/** Milliseconds before a question takes a Yes: more than between the two clicks of a double one. */
+const CONSIDER = 700;
 
 /**
  * Whether a link, which the person has clicked, is to open.
@@ -15,6 +18,7 @@ export function askLink(url) {
   element('link-host').textContent = url.host;
   element('link-address').textContent = shortened(url.href);
   dialog.returnValue = '';
+  considered('link-yes');
   dialog.showModal();
   return new Promise((answer) => {
     dialog.addEventListener('close', () => answer(dialog.returnValue === 'yes'), { once: true });
@@ -50,6 +54,7 @@ export class ClipboardBar {
     }
     element('clipboard-size').textContent = `${text.length.toLocaleString('en')} characters`;
     element('clipboard-text').textContent = shortened(text);
+    considered('clipboard-yes');
     this.#bar.hidden = false;
     announce('The guest wants to put something into your clipboard. The question stands above the terminal.');
     return new Promise((answer) => {
@@ -58,7 +63,18 @@ export class ClipboardBar {
   }
 }
 
+/**
+ * Lets a question take a Yes only after a while. The guest may be told of each click, and so put its question where it
+ * knows that another click is about to fall.
+ * @param {string} id  of the button
+ */
+function considered(id) {
+  const yes = /** @type {HTMLButtonElement} */ (element(id));
+  yes.disabled = true;
+  setTimeout(() => (yes.disabled = false), CONSIDER);
+}
+
 /** @param {string} text */
 function shortened(text) {
-  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+  return visible(text.slice(0, SHOWN)) + (text.length > SHOWN ? '…' : '');
 }
