@@ -6,8 +6,10 @@ import contextlib
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 from dataclasses import dataclass
 
 _TYPES = {
@@ -19,6 +21,8 @@ _TYPES = {
 
 PACKED_MIN = 512
 """Bytes from which on it is worth packing a file."""
+SETTINGS_MAX = 65536
+"""Bytes of a file of the operator's: each client has it read anew."""
 UNREADABLE = "The operator's {name} on this host cannot be used; its gateway's log says why."
 
 
@@ -108,8 +112,8 @@ class Pages:
         if not self._settings:
             return self._offers[name]
         try:
-            with open(os.path.join(self._settings, name), encoding="utf-8") as file:
-                found = json.load(file, parse_constant=_no_constant)
+            content = _content(os.path.join(self._settings, name)).decode()
+            found = json.loads(content, parse_constant=_no_constant, parse_float=_finite)
         except FileNotFoundError:
             found = {}
         except OSError as error:
@@ -142,8 +146,26 @@ def _read(path: str, kind: str) -> Page:
     return Page(kind, body, packed if len(packed) < len(body) else None, tag)
 
 
+def _content(path: str) -> bytes:
+    """Return a file of the operator's; opening a pipe in its place waits for nobody."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, "it is no regular file")
+        content = file.read(SETTINGS_MAX + 1)
+    if len(content) > SETTINGS_MAX:
+        raise OSError(0, f"it has more than {SETTINGS_MAX} bytes")
+    return content
+
+
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is none of its values")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large a number")
+    return number
 
 
 _FEATURES = (

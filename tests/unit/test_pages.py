@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pathlib
 
 import pytest
@@ -82,8 +83,10 @@ def test_the_operators_settings_go_with_the_gateways(tmp_path: pathlib.Path) -> 
         (b"", "not JSON"),
         (b"[]", "no JSON object"),
         (b'{"font_size": NaN}', "NaN"),
+        (b'{"font_size": 1e999}', "1e999"),
+        (b'{"title": "' + b"x" * 65536 + b'"}', "more than 65536 bytes"),
         (b"\xff", "not JSON"),
-        (b"[" * 100000, "not JSON"),
+        (b"[" * 60000, "not JSON"),
         (
             b'{"connect_origins": ["https://evil.example"]}',
             '"connect_origins" is not for this file',
@@ -107,6 +110,12 @@ def test_settings_that_cannot_be_used_are_not_left_out(
     assert why in str(wrong.value)
     assert b"mandatory.json" in wrong.value.page.body
     assert str(tmp_path).encode() not in wrong.value.page.body
+
+
+def test_a_pipe_in_the_place_of_settings_keeps_nobody_waiting(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "defaults.json")
+    with pytest.raises(SettingsError, match="no regular file"):
+        offered(tmp_path, "defaults.json")
 
 
 def test_nobody_else_may_embed_the_page() -> None:
