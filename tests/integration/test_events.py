@@ -290,6 +290,28 @@ def test_a_position_that_is_none_gives_what_anybody_gets(stack, shared_guest, af
             assert watcher.position == types.position
 
 
+@pytest.mark.parametrize("position", [0, 4])
+def test_a_token_without_replay_gets_none_by_a_position(stack, shared_guest, position):
+    uuid = shared_guest.uuid
+    with stack.view(uuid, **WHO) as first:
+        assert echo(first, b"secret") == b"secret"
+        after = f"{first.session['relay']}.{first.session['id']}.{position}"
+        with stack.view(uuid, after=after, mode="ro", replay=0) as watcher:
+            assert watcher.event("skipped")["bytes"] == 6 - position
+            assert echo(first, b"live") == b"live"
+            assert watcher.read_until(b"live") == b"\x18live"
+
+
+def test_who_takes_nothing_is_ended_with_what_was_printed(stack, shared_guest):
+    with stack.view(shared_guest.uuid) as viewer:
+        viewer.say("window", 1)
+        viewer.send(b"printed")
+        assert viewer.read_exactly(1) == b"p"
+        stack.ask("close", id=viewer.session["id"])
+        assert viewer.ended()[0] == 4411
+        assert viewer.output == b"printed"
+
+
 def test_who_lost_its_connection_within_the_replay_comes_back_without_a_position(
     stack, shared_guest
 ):
