@@ -83,7 +83,7 @@ function fileName(guest, alias) {
   const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
   const time = local.toISOString().slice(0, 19).replaceAll(':', '-');
   const parts = [guest || 'console', alias].map((part) => part.replace(/[^\w.-]+/g, '_').slice(0, 80)).filter(Boolean);
-  return [...parts, time].join('-').replace(/^\.+/, '');
+  return [...parts, time].join('-').replace(/^[.-]+/, '');
 }
 
 /** @param {number} seconds */
