@@ -47,6 +47,7 @@ class _Client:
     full: bool = False  # its socket took nothing the last time
     ending: Finish | None = None
     gone: str = "The client is gone."  # why, once its gateway has said so
+    left: bool = False  # of its own will, though it might come back
     taker: str = ""  # the session that takes over
 
     @property
@@ -263,6 +264,7 @@ class Clients:
                     case control.Delivered() as message if client.opened:
                         self._pump.delivered(client.id, message.bytes)
                         client.gone = names.shown(message.reason, REASON_MAX) or client.gone
+                        client.left = message.left
         except ConsoleError as error:
             log.warning("a gateway sent what is not understood: %s", error)
             back.broken = True
@@ -390,7 +392,7 @@ class Clients:
         self._let_go(client)
         self._on_back(client)  # what was delivered
         self._drop_back(client)
-        if client.grace:
+        if client.grace and not client.left:
             client.deadline = time.monotonic() + client.grace
         else:
             client.ending = Finish(client.id, CloseCode.ENDED, client.gone)

@@ -465,10 +465,12 @@ class Delivered(Message, tag="delivered"):
     """The client is gone; so many bytes of output have reached it on this connection.
 
     ``reason``: why, as the gateway sees it; for listings of what happened, not for the client.
+    ``left``: it will not come back, though it might.
     """
 
     bytes: int
     reason: str = ""
+    left: bool = False
 
 
 FromGateway = Taking | Delivered

@@ -73,7 +73,7 @@ class WayBack:
                     events.append(event)
         return events
 
-    def tell(self, op: str, **fields: float | str) -> None:
+    def tell(self, op: str, **fields: float | str | bool) -> None:
         """Tell the relay something, if it takes it at once."""
         line = json.dumps({"v": VERSION, "op": op, **fields}).encode() + b"\n"
         with contextlib.suppress(OSError):

@@ -47,6 +47,7 @@ class Ended(Exception):
     Attributes:
         by_client: the client closed or is gone; it will not answer our close frame.
         vanished: it is not even worth waiting for room for that frame.
+        left: it meant to, and will not come back: a client of serial-console.v1 that says 1000.
         unsent: what is to be sent before the close frame.
         reader: what reads the client's frames, maybe within one.
     """
@@ -59,6 +60,7 @@ class Ended(Exception):
         self.reason = reason
         self.by_client = by_client or vanished
         self.vanished = vanished
+        self.left = False
         self.unsent = b""
         self.reader = frames.Reader()
 
@@ -105,16 +107,16 @@ class Pump:
         try:
             self._run()
         except Ended as end:
-            self._tell_delivered(end.reason, there=not end.by_client)
+            self._tell_delivered(end.reason, there=not end.by_client, left=end.left)
             end.unsent, end.reader = bytes(self._to_client), self._reader
             raise
         except OSError as error:
             self._tell_delivered(f"The connection broke: {error.strerror}.", there=False)
             raise
 
-    def _tell_delivered(self, reason: str, *, there: bool) -> None:
+    def _tell_delivered(self, reason: str, *, there: bool, left: bool = False) -> None:
         """Tell the relay why this ends and how much output has arrived; a client that is still
-        there is given a moment to acknowledge what it has."""
+        there is given a moment to acknowledge what it has. One that has left will not come back."""
         deadline = time.monotonic() + TICK
         while self._look_at_flow(now := time.monotonic()) or self._flow.outstanding:
             if not there or now >= deadline:
@@ -122,7 +124,7 @@ class Pump:
             with contextlib.suppress(OSError):
                 self._write_client()
             select.select([], [], [], TICK / 20)
-        self._back.tell("delivered", bytes=self._flow.delivered, reason=reason)
+        self._back.tell("delivered", bytes=self._flow.delivered, reason=reason, left=left)
 
     def _run(self) -> None:
         wake = _woken_by_sigterm()
@@ -282,7 +284,9 @@ class Pump:
                     self._tell_taking(time.monotonic())
                 elif opcode == frames.CLOSE:
                     self._write_relay()
-                    raise Ended(NORMAL, "The client closed.", by_client=True)
+                    end = Ended(NORMAL, "The client closed.", by_client=True)
+                    end.left = self._shown is not None and payload[:2] == NORMAL.to_bytes(2, "big")
+                    raise end
             if not isinstance(self._client, ssl.SSLSocket) or not self._client.pending():
                 return
 

@@ -56,6 +56,9 @@ const STEP = WINDOW / 4;
 /** After how many times the pause between two signs of life that the gateway promised it counts as lost. */
 const LOST_AFTER = 2.5;
 
+/** The close code of a connection that was lost: it may arrive yet. */
+const GIVEN_UP = 4000;
+
 /** Bytes that wait in the browser to be sent; past it the line counts as congested. */
 const CONGESTED = 65_536;
 
@@ -128,12 +131,15 @@ export class Link {
     }
   }
 
-  /** Ends it; no handler is called any more. */
-  close() {
+  /**
+   * Ends it; no handler is called any more.
+   * @param {number} [code]  1000: for good, others: to come back
+   */
+  close(code = 1000) {
     this.#stop();
     const socket = this.#socket;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close(1000);
+    socket.close(code);
   }
 
   #onOpen() {
@@ -210,7 +216,7 @@ export class Link {
 
   /** @param {string} sentence */
   #lose(sentence) {
-    this.close();
+    this.close(GIVEN_UP);
     this.#finish({ ...ending(1006, '', this.#opened), sentence });
   }
 

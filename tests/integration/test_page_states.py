@@ -294,3 +294,12 @@ def test_a_link_of_the_guest_opens_after_a_question(shared, page):
         page.click("#link button[value=yes]")
     assert opened.value.url == "http://example.test/x"
     opened.value.close()
+
+
+def test_who_disconnects_leaves_the_console_to_others(shared, shared_guest, page):
+    """Though the token would bring a lost connection back for half a minute."""
+    page.goto(link(shared, shared_guest, resume=30))
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.click("#disconnect-button")
+    expect(status(page)).to_have_attribute("data-state", "ended")
+    shared.wait_free()
