@@ -1,4 +1,4 @@
-.PHONY: help setup demo test test-slow soak fuzz lint clean
+.PHONY: help setup demo test test-slow soak fuzz bench lint clean
 
 help:
 	@echo "make setup      install what is missing (Debian 12, root or sudo), for all that follows"
@@ -7,6 +7,7 @@ help:
 	@echo "make test-slow  all tests"
 	@echo "make soak       random clients and faults for 30 minutes; MINUTES=5, ARGS='--seed N'"
 	@echo "make fuzz       hostile input for a minute a target; SECONDS=600, TARGETS='config names'"
+	@echo "make bench      measures the page in Chromium, five times; docs/performance.md"
 	@echo "make lint       mypy, ruff and codespell, which 'make test' runs as well"
 	@echo "make clean      remove what was built in this directory"
 
@@ -36,6 +37,9 @@ fuzz: setup
 	  tests/integration/test_hostile_doors.py tests/integration/test_hostile_http.py
 	FUZZ_EXAMPLES=$(SECONDS) .venv/bin/python -m pytest --timeout 0 \
 	  tests/integration/test_rest_schema.py
+
+bench: setup
+	.venv/bin/python -m tests.bench.page $(ARGS)
 
 lint: setup
 	.venv/bin/mypy
