@@ -7,13 +7,16 @@ import { Paste } from './paste.js';
 import { Recorder } from './recorder.js';
 import { Screen } from './screen.js';
 import { Session } from './session.js';
-import { Tokens } from './tokens.js';
+import { Tokens, TokensUnavailable } from './tokens.js';
+
+export { TokensUnavailable };
 
 /**
  * @typedef {object} ConsoleOptions
  * @property {string | URL} [url]  of the WebSocket; by default `websockify` beside this module
  * @property {string} [token]        opens one session
- * @property {() => Promise<string>} [requestToken]  gives a fresh token at each connect; see also requestToken in tokens.js
+ * @property {() => Promise<string>} [requestToken]  gives a fresh token at each connect; throws a TokensUnavailable where
+ *   asking again later may help
  * @property {boolean} [tokenInProtocol]  send it as a subprotocol, so that no log on the way has it; default true
  * @property {boolean} [viewOnly]    type nothing
  * @property {boolean} [reconnect]   by itself; default: where it can work

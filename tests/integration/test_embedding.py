@@ -85,6 +85,16 @@ def test_the_module_in_a_page_with_a_strict_policy(manager, page):
     manager.stack.wait_free()
 
 
+def test_the_module_outlives_a_manager_that_is_away_for_a_while(manager, browser):
+    page = browser.new_page()
+    page.route("**/token", lambda route: route.fulfill(status=503), times=1)
+    page.goto(f"{manager.origin}/module.html")
+    expect(page.locator("#state")).to_have_text("reconnecting  There is no token: 503.")
+    expect(page.locator("#state")).to_have_text("connected connected ")
+    page.close()
+    manager.stack.wait_free()
+
+
 def test_a_cockpit_package_with_its_own_copy(manager, page, echo_guest):
     """cockpit.js is a fake: it runs the commands as Cockpit's bridge would."""
     for folder in (WEB, WEB / "vendor"):
