@@ -29,6 +29,11 @@ export class SaveMenu {
     this.#record.addEventListener('click', () => (this.#recorder ? this.#recorder.stop() : this.#begin()));
   }
 
+  /** Whether a recording is under way, which nothing has but this page. */
+  get recording() {
+    return this.#recorder !== undefined;
+  }
+
   #begin() {
     const recorder = this.#serial.record();
     this.#recorder = recorder;

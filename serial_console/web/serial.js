@@ -71,7 +71,7 @@ function start(loaded) {
   new BlankPanel(serial);
   new PasteDialog(serial);
   new FindBar(serial);
-  new SaveMenu(serial);
+  const save = new SaveMenu(serial);
   const keys = new KeysPanel(serial);
   listenForShortcuts(serial);
   new SizePanel(serial);
@@ -101,7 +101,7 @@ function start(loaded) {
   };
   serial.addEventListener('status', show);
   addEventListener('beforeunload', (event) => {
-    if (serial.status.state === 'connected') {
+    if (serial.status.state === 'connected' || save.recording) {
       event.preventDefault(); // the browser asks
     }
   });

@@ -196,6 +196,20 @@ def test_a_tab_with_a_session_is_not_closed_by_mistake(shared, shared_guest, pag
     shared.wait_free()
 
 
+def test_a_recording_is_not_lost_by_mistake_after_the_session(shared, page):
+    gateway = FakeGateway(page)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.click("#save-button")
+    page.click("#save-record")
+    gateway.close(4411, "The operator has closed this session.")
+    expect(status(page)).to_have_attribute("data-state", "ended")
+    with page.expect_event("dialog") as asked:
+        page.evaluate("setTimeout(() => location.reload())")
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+
+
 def test_who_disconnects_comes_back_where_the_output_ended(shared, page):
     gateway = FakeGateway(page)
     page.route("**/manager/token", lambda route: route.fulfill(json={"token": "t"}))
