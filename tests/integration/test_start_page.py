@@ -123,6 +123,21 @@ def test_the_key_is_asked_for_once_and_kept_in_this_tab_alone(start, context, sh
     expect(start.get_by_label("API key")).to_be_focused()
 
 
+def test_where_storage_is_blocked_the_key_is_kept_until_a_reload(context, shared, guests):
+    context.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage',"
+        " { get() { throw new DOMException('blocked', 'SecurityError'); } })"
+    )
+    start = context.new_page()
+    start.goto(f"http://127.0.0.1:{shared.api_port}/")
+    enter(start, shared.key)
+    start.get_by_label("Your name").fill("bob")
+    tab = press(start, of(start, guests[0]), "Open")
+    expect(tab.locator("#who")).to_contain_text("as bob")
+    start.get_by_text("Forget key").click()
+    expect(start.get_by_label("API key")).to_be_focused()
+
+
 def test_a_key_that_is_revoked_leads_back_to_the_form(start, shared, guests):
     path = os.path.join(shared.directory, "keys", "api-keys")
     enter(start, keys.add(path, "soon-revoked"))

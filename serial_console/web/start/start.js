@@ -3,6 +3,7 @@
 import { GuestList } from './guests.js';
 import { ask, withdraw } from './question.js';
 import { Rest, RestError } from './rest.js';
+import { clear, load, remove, save } from './store.js';
 import { clock, duration, quoted, shown, who } from './words.js';
 
 /** @typedef {import('./rest.js').Guest} Guest */
@@ -42,7 +43,7 @@ element('forget').addEventListener('click', () => {
   forget();
   say('The key is forgotten.');
 });
-user.addEventListener('change', () => sessionStorage.setItem('user', user.value));
+user.addEventListener('change', () => save('user', user.value));
 filter.addEventListener('input', () => {
   list.filter(filter.value);
   showCount();
@@ -54,9 +55,9 @@ document.addEventListener('visibilitychange', () => {
 });
 setInterval(showAge, 1000);
 
-user.value = sessionStorage.getItem('user') ?? '';
+user.value = load('user') ?? '';
 element('broken').hidden = true;
-const kept = sessionStorage.getItem('key');
+const kept = load('key');
 if (kept === null) {
   forget();
 } else {
@@ -77,7 +78,7 @@ async function enter(value) {
   try {
     const answer = await new Rest(value).list();
     if (mine === turn) {
-      sessionStorage.setItem('key', value);
+      save('key', value);
       use(value);
       say('');
       show(answer);
@@ -103,7 +104,7 @@ function use(value) {
 function forget() {
   turn++;
   clearTimeout(timer);
-  sessionStorage.removeItem('key');
+  remove('key');
   rest = null;
   readOnly = false;
   filter.value = '';
@@ -219,7 +220,7 @@ async function openTab(guest, where, asked) {
   // Before anything is waited for: browsers let only a click open a tab.
   const tab = window.open('about:blank', '_blank');
   if (tab !== null) {
-    tab.sessionStorage.clear(); // the new tab has begun with a copy of ours, the key included
+    clear(tab); // the key included
     tab.opener = null;
     tab.document.title = tab.document.body.textContent = `Opening ${where} …`;
   }
