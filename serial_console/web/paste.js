@@ -1,5 +1,6 @@
 /** Sends a text to the guest as it can take it. */
 
+import { CONTROLS } from './characters.js';
 import { Pace } from './pace.js';
 
 /**
@@ -152,9 +153,6 @@ export class Paste extends EventTarget {
     this.#resolve({ sent: this.#sent, total: this.#data.length, cancelled });
   }
 }
-
-/** Control characters but tab and the ends of lines. ESC and what a terminal's keys send do things in the guest. */
-export const CONTROLS = /(?![\t\n\r])\p{Cc}/gu;
 
 /** @param {string} text */
 export function withoutControls(text) {

@@ -1,7 +1,7 @@
 /** What is pasted: sent at once where it is little and plain, else after a look at it. */
 
+import { CONTROLS, nameOf, UNSEEN, visible } from './characters.js';
 import { element } from './dom.js';
-import { CONTROLS } from './paste.js';
 import { count, Pasting } from './pasting.js';
 
 /** Bytes of one line that need no look. */
@@ -10,13 +10,7 @@ const LITTLE = 1024;
 /** Bytes of a line that Linux keeps for a program that reads lines; it drops the rest without a word. */
 const LONGEST_LINE = 4095;
 
-/** Characters that the preview shows at most. */
-const SHOWN = 50_000;
-
 const END_OF_LINE = /\r\n?|\n/;
-
-/** What has no width or turns the direction of others, so that a text may look like another. */
-const UNSEEN = /\p{Cf}/gu;
 
 const encoder = new TextEncoder();
 
@@ -107,27 +101,4 @@ function needsLook(text) {
  */
 function size(text) {
   return encoder.encode(text).length;
-}
-
-/** With a sign for each character that could not be seen. @param {string} text */
-function visible(text) {
-  const shown = text
-    .slice(0, SHOWN)
-    .replace(CONTROLS, (char) => `‹${nameOf(char)}›`)
-    .replace(UNSEEN, (char) => `‹${codeOf(char)}›`);
-  return text.length > SHOWN ? `${shown}\n… and ${(text.length - SHOWN).toLocaleString('en')} more characters` : shown;
-}
-
-/** @param {string} char */
-function codeOf(char) {
-  return `U+${Number(char.codePointAt(0)).toString(16).toUpperCase().padStart(4, '0')}`;
-}
-
-/** As the keyboard has it. @param {string} char */
-function nameOf(char) {
-  const code = char.charCodeAt(0);
-  if (char === '\x1b') {
-    return 'Esc';
-  }
-  return code < 0x20 ? `Ctrl-${String.fromCharCode(0x40 + code)}` : code === 0x7f ? 'Delete' : codeOf(char);
 }

@@ -1,8 +1,9 @@
 /** The page: wires the parameters, the console and what stands around it together. */
 
 import { BlankPanel } from './blank.js';
+import { visible } from './characters.js';
 import { SerialConsole } from './console.js';
-import { element, visible } from './dom.js';
+import { element } from './dom.js';
 import { checkedTokenUrl, websocketUrl } from './endpoint.js';
 import { offerFullScreen } from './fullscreen.js';
 import { FindBar } from './findbar.js';

@@ -1,6 +1,7 @@
 /** The bar above the terminal: the state, the reason, and the one next thing to do. */
 
-import { element, visible } from './dom.js';
+import { visible } from './characters.js';
+import { element } from './dom.js';
 
 /** @typedef {import('./session.js').Status} Status */
 

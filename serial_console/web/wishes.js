@@ -1,8 +1,9 @@
 /** What the guest would like to do outside of its terminal, and the person is asked about. */
 
-import { announce, element, visible } from './dom.js';
+import { visible } from './characters.js';
+import { announce, element } from './dom.js';
 
-/** Characters of an address or of a text that are shown. */
+/** Characters of an address that are shown. They are ASCII: the rest of a URL is punycode or percent-encoded. */
 const SHOWN = 300;
 
 /** Milliseconds before a question takes a Yes: more than between the two clicks of a double one. */
@@ -16,7 +17,7 @@ const CONSIDER = 700;
 export function askLink(url) {
   const dialog = /** @type {HTMLDialogElement} */ (element('link'));
   element('link-host').textContent = url.host;
-  element('link-address').textContent = shortened(url.href);
+  element('link-address').textContent = url.href.length > SHOWN ? `${url.href.slice(0, SHOWN)}…` : url.href;
   dialog.returnValue = '';
   considered('link-yes');
   dialog.showModal();
@@ -53,7 +54,7 @@ export class ClipboardBar {
       return Promise.resolve(false);
     }
     element('clipboard-size').textContent = `${text.length.toLocaleString('en')} characters`;
-    element('clipboard-text').textContent = shortened(text);
+    element('clipboard-text').textContent = visible(text);
     considered('clipboard-yes');
     this.#bar.hidden = false;
     announce('The guest wants to put something into your clipboard. The question stands above the terminal.');
@@ -72,9 +73,4 @@ function considered(id) {
   const yes = /** @type {HTMLButtonElement} */ (element(id));
   yes.disabled = true;
   setTimeout(() => (yes.disabled = false), CONSIDER);
-}
-
-/** @param {string} text */
-function shortened(text) {
-  return visible(text.slice(0, SHOWN)) + (text.length > SHOWN ? '…' : '');
 }

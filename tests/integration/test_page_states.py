@@ -1,5 +1,6 @@
 """What the page says of the session and its guest, and that it comes back by itself."""
 
+import base64
 import contextlib
 import json
 import re
@@ -276,7 +277,11 @@ def test_the_guest_writes_the_clipboard_only_when_it_may(shared, page):
     page.click("#clipboard-yes")
     expect(bar).to_be_hidden()
     assert page.evaluate("window.copied") == "first"
-    gateway.print(b"\x1b]52;c;c2Vjb25k\x07")
+    hidden = base64.b64encode("ls\u202e\x1b[A\n".encode() + b"x" * 999 + b" end").decode()
+    gateway.print(f"\x1b]52;c;{hidden}\x07".encode())
+    expect(page.locator("#clipboard-text")).to_have_text(
+        re.compile(r"^ls‹U\+202E›‹Esc›\[A\s+x+ end$")
+    )
     page.click("#clipboard-no")
     gateway.print(b"\x1b]52;c;dGhpcmQ=\x07\x1b]52;c;?\x07.")
     shows(page, r"^\. *$")
@@ -290,7 +295,9 @@ def test_a_link_of_the_guest_opens_after_a_question(shared, page):
     page.context.route("http://example.test/**", lambda route: route.fulfill(body="there"))
     page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
     expect(page.locator("#state")).to_have_text("Connected")
-    gateway.print(b"\x1b]8;;http://bank.example@example.test/x\x07click me\x1b]8;;\x07\r\n")
+    gateway.print(
+        b"\x1b]8;;http://bank.example@example.test/\xe2\x80\xae\x07click me\x1b]8;;\x07\r\n"
+    )
     shows(page, "click me")
     place = page.locator(".xterm-rows span", has_text="click me").bounding_box()
 
@@ -300,13 +307,13 @@ def test_a_link_of_the_guest_opens_after_a_question(shared, page):
         page.mouse.click(place["x"] + 24, place["y"] + 5)
 
     click()
-    expect(page.locator("#link")).to_contain_text("http://example.test/x")
+    expect(page.locator("#link")).to_contain_text("http://example.test/%E2%80%AE")
     page.click("#link button[value=no]")
     assert len(page.context.pages) == 1
     click()
     with page.context.expect_page() as opened:
         page.click("#link button[value=yes]")
-    assert opened.value.url == "http://example.test/x"
+    assert opened.value.url == "http://example.test/%E2%80%AE"
     opened.value.close()
 
 
