@@ -15,7 +15,12 @@ export function offerFullScreen(serial) {
   element('fullscreen').hidden = false;
   element('fullscreen-button').addEventListener('click', async () => {
     element('size').hidePopover();
-    await document.documentElement.requestFullscreen();
+    try {
+      await document.documentElement.requestFullscreen();
+    } catch {
+      announce('The browser allows no full screen now.');
+      return;
+    }
     serial.focus();
     keyboard.lock(KEYS).catch(() => announce('Full screen; but the browser keeps its keys.'));
   });

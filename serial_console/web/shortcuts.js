@@ -44,12 +44,13 @@ async function copy(serial) {
   if (selection === '') {
     return;
   }
+  let copied = true;
   try {
     await navigator.clipboard.writeText(selection);
   } catch {
     // Without TLS there is no such clipboard, and in a frame it takes a permission. xterm.js answers the copy event.
     serial.focus();
-    document.execCommand('copy');
+    copied = document.execCommand('copy');
   }
-  announce('The selection is copied.');
+  announce(copied ? 'The selection is copied.' : 'The browser lets this page copy nothing: use its own menu.');
 }

@@ -290,6 +290,20 @@ def test_the_guest_writes_the_clipboard_only_when_it_may(shared, page):
     assert gateway.typed == b"", "the guest has read the clipboard"
 
 
+def test_a_browser_that_copies_nothing_is_not_said_to_have_copied(shared, page):
+    page.add_init_script(
+        "delete Navigator.prototype.clipboard; document.execCommand = () => false;"
+    )
+    gateway = FakeGateway(page)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    gateway.print(b"word")
+    shows(page, "word")
+    page.get_by_text("word", exact=True).dblclick(force=True)
+    page.keyboard.press("Control+Shift+C")
+    expect(page.locator("#announcer")).to_contain_text("copy nothing")
+
+
 def test_a_link_of_the_guest_opens_after_a_question(shared, page):
     gateway = FakeGateway(page)
     page.context.route("http://example.test/**", lambda route: route.fulfill(body="there"))
