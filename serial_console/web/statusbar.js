@@ -1,7 +1,7 @@
 /** The bar above the terminal: the state, the reason, and the one next thing to do. */
 
 import { visible } from './characters.js';
-import { element } from './dom.js';
+import { announce, element } from './dom.js';
 
 /** @typedef {import('./session.js').Status} Status */
 
@@ -37,6 +37,7 @@ export class StatusBar {
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #countdown;
   #shown = '';
+  #named = '';
 
   /** @param {() => void} act  the button's click */
   constructor(act) {
@@ -49,7 +50,7 @@ export class StatusBar {
    */
   show(status, { title, guest, viewOnly }) {
     clearInterval(this.#countdown);
-    this.#who.textContent = whom(status.session, title, viewOnly);
+    this.#name(status, title, viewOnly);
     this.#status.dataset.guest = status.guestState;
     this.#show(status.state, describe(status, guest, viewOnly));
     if (status.state === 'reconnecting' && status.retryAt) {
@@ -65,6 +66,22 @@ export class StatusBar {
    */
   fail(reason, action) {
     this.#show('ended', { label: NOT_CONNECTED, reason, action });
+  }
+
+  /**
+   * Says whose console it is, and once aloud: a screen reader reads nothing of itself but the state.
+   * @param {Status} status
+   * @param {string} title  stands beside it
+   * @param {boolean} viewOnly
+   */
+  #name({ state, session }, title, viewOnly) {
+    const parts = session ? whom(session, viewOnly) : [];
+    const named = parts.join(', ');
+    this.#who.textContent = parts.slice(parts[0] === visible(title) ? 1 : 0).join(' · ');
+    if (state === 'connected' && named !== this.#named) {
+      this.#named = named;
+      announce(named);
+    }
   }
 
   /** On the button, which no screen reader repeats each second. @param {number} retryAt */
@@ -97,18 +114,13 @@ export class StatusBar {
 }
 
 /**
- * @param {import('./link.js').Attached | null} session
- * @param {string} title  stands beside it
+ * @param {import('./link.js').Attached} session
  * @param {boolean} viewOnly
  */
-function whom(session, title, viewOnly) {
-  if (session === null) {
-    return '';
-  }
+function whom(session, viewOnly) {
   const as = session.user ? `as ${session.user}` : 'without a name';
   const how = session.mode === 'ro' || viewOnly ? 'watching' : 'rw';
-  const guest = session.guest === title ? [] : [session.guest];
-  return visible([...guest, session.console, as, how].join(' · '));
+  return [session.guest, session.console, as, how].map(visible);
 }
 
 /**

@@ -76,6 +76,8 @@ def test_a_watcher_is_told_that_he_watches(shared, shared_guest, page):
         page.goto(link(shared, shared_guest, mode="ro", user="bob"))
         expect(page.locator("#state")).to_have_text("Connected, watching")
         expect(page.locator("#who")).to_contain_text("as bob · watching")
+        said = f"{shared_guest.name}, serial0, as bob, watching"
+        expect(page.locator("#announcer")).to_have_text(said)
         page.keyboard.type("ignored")
         typist.send(b"seen")
         shows(page, "seen *$")
