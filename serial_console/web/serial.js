@@ -27,8 +27,25 @@ let act;
 const bar = new StatusBar(() => act());
 const given = takeFragment();
 
+let atStake = () => false; // by leaving this page
+addEventListener('beforeunload', (event) => {
+  if (atStake()) {
+    event.preventDefault(); // the browser asks
+  }
+});
+
 // A new link opened in this tab differs in the fragment alone, which by itself does not load the page again.
-addEventListener('hashchange', () => location.reload());
+addEventListener('hashchange', ({ oldURL }) => {
+  // In a frame the address is nobody's to see, and some browsers let it ask nothing.
+  if (parent === window && atStake()) {
+    if (!confirm('Leave this console for that of the new link?')) {
+      history.replaceState(history.state, '', oldURL); // its token must not stay in the address bar
+      return;
+    }
+    atStake = () => false;
+  }
+  location.reload();
+});
 
 stayAboveKeyboard();
 prepare();
@@ -101,11 +118,7 @@ function start(loaded) {
     }
   };
   serial.addEventListener('status', show);
-  addEventListener('beforeunload', (event) => {
-    if (serial.status.state === 'connected' || save.recording) {
-      event.preventDefault(); // the browser asks
-    }
-  });
+  atStake = () => serial.status.state === 'connected' || save.recording;
 
   talkToParent(serial);
   show();

@@ -199,6 +199,23 @@ def test_a_tab_with_a_session_is_not_closed_by_mistake(shared, shared_guest, pag
     shared.wait_free()
 
 
+def test_a_new_link_in_a_tab_with_a_session_opens_only_after_a_question(shared, page):
+    FakeGateway(page)
+    address = f"http://127.0.0.1:{shared.gateway_port}/serial.html#guest="
+    page.goto(f"{address}old&token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    page.click("#terminal")  # browsers ask nobody who has done nothing in the page
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.goto(f"{address}new&token=secret")
+    expect(page).to_have_url(f"{address}old")
+    expect(page.locator("#state")).to_have_text("Connected")
+    with page.expect_event("dialog") as asked, page.expect_navigation():
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.evaluate("(url) => { setTimeout(() => { location.href = url; }); }", f"{address}new")
+    expect(page.locator("#state")).to_have_text("Not connected")
+    assert asked.value.type == "confirm"
+
+
 def test_a_recording_is_not_lost_by_mistake_after_the_session(shared, page):
     gateway = FakeGateway(page)
     page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
