@@ -310,7 +310,7 @@ def test_full_screen_asks_for_the_keys_that_browsers_keep(shell):
         "Keyboard.prototype.lock = async (codes) => { window.locked = codes; };"
     )
     page = shell.attach()
-    page.evaluate("document.documentElement.requestFullscreen = () => Promise.reject()")
+    page.evaluate("() => { document.documentElement.requestFullscreen = () => Promise.reject(); }")
     page.click("#size-button")
     page.get_by_role("button", name="Full screen").click()
     expect(page.locator("#announcer")).to_contain_text("no full screen")
