@@ -1,9 +1,13 @@
 /** What the terminal's bell does. A guest can ring thousands of times a second. */
 
+import { reducedMotion } from './motion.js';
+
 /** Milliseconds between two: more than three flashes a second can harm people. */
 const PAUSE = 1000;
 
+/** Milliseconds. */
 const FLASH = 200;
+const DIMMED = 500;
 
 /** @type {AudioContext | undefined} */
 let audio;
@@ -20,7 +24,9 @@ export function bell(element) {
       return;
     }
     last = now;
-    if (kind === 'visual') {
+    if (kind === 'visual' && reducedMotion.matches) {
+      element.animate({ opacity: [0.7, 0.7] }, DIMMED);
+    } else if (kind === 'visual') {
       element.animate({ opacity: [0.3, 1] }, FLASH);
     } else if (navigator.userActivation?.hasBeenActive) {
       beep(); // before a click or a key, browsers let no page sound

@@ -4,6 +4,8 @@
  * operator's mandatory.json. Names are noVNC's where noVNC has the parameter.
  */
 
+import { reducedMotion } from './motion.js';
+
 /**
  * How the terminal looks and sounds: what a person may set, and this browser keeps.
  * @typedef {object} Preferences
@@ -130,7 +132,7 @@ const BUILT_IN = {
   font_size: 14,
   theme: 'system',
   cursor_style: 'block',
-  cursor_blink: true,
+  cursor_blink: !reducedMotion.matches,
   bell: 'visual',
   scrollback: 10_000,
   screen_reader: false,

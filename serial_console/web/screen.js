@@ -6,6 +6,7 @@ import { BlinkingCursor } from './cursor.js';
 import { Feed } from './feed.js';
 import { guard } from './guard.js';
 import { linkOpener } from './links.js';
+import { reducedMotion } from './motion.js';
 import { pacePainting } from './painting.js';
 import { Parser } from './parser.js';
 import { Renderer } from './renderer.js';
@@ -53,7 +54,7 @@ const DEFAULTS = {
   fontSize: 14,
   theme: 'dark',
   cursorStyle: 'block',
-  cursorBlink: true,
+  cursorBlink: !reducedMotion.matches,
   bell: 'visual',
   scrollback: 10_000,
   screenReader: false,

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.chromium import shows, status
+from tests.fake_gateway import FakeGateway
 
 CHANGED = {
     "font_size": "20",
@@ -133,6 +134,7 @@ def test_settings_work_at_once_survive_a_reload_and_can_be_reset(page, shared, s
         expect(page.locator(".xterm-rows")).to_have_css("font-size", "20px")
         expect(page.locator(".xterm-accessibility")).to_be_attached()
 
+    page.on("dialog", lambda dialog: dialog.accept())  # to open the next link in the same tab
     attach()
     page.evaluate(WATCH_SCREEN)
     page.focus("#settings-button")
@@ -226,3 +228,20 @@ def test_a_browser_that_keeps_nothing_has_settings_until_the_page_is_closed(page
     expect(page.get_by_text("This browser keeps nothing")).to_be_visible()
     page.get_by_role("button", name="Reset to defaults").click()
     assert shown(page) == BUILT_IN
+
+
+def test_who_wants_less_motion_gets_no_blinking_and_no_flash(browser, shared):
+    page = browser.new_page(reduced_motion="reduce")
+    page.add_init_script(
+        "Element.prototype.animate = (frames) => { window.rung = frames.opacity; };"
+    )
+    gateway = FakeGateway(page)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(status(page)).to_have_attribute("data-state", "connected")
+    gateway.print(b"\x07x")
+    shows(page, "^x")
+    assert len(set(page.evaluate("rung"))) == 1, "it flashes"
+    expect(page.locator(".xterm-cursor-blink")).to_have_count(0)
+    page.click("#settings-button")
+    expect(page.locator("#cursor_blink")).not_to_be_checked()
+    page.close()

@@ -1,0 +1,3 @@
+/** Whether the person wants little to move. */
+
+export const reducedMotion = matchMedia('(prefers-reduced-motion: reduce)');
