@@ -108,7 +108,11 @@ export class Screen extends EventTarget {
     terminal.onData((text) => hooks.input(encoder.encode(text)));
     terminal.onBinary((latin1) => hooks.input(Uint8Array.from(latin1, (char) => char.charCodeAt(0))));
     terminal.onResize(() => this.dispatchEvent(new Event('size')));
-    terminal.attachCustomKeyEventHandler(hooks.key);
+    terminal.attachCustomKeyEventHandler((event) => {
+      // A Mac's Option is the terminal's Meta; but many layouts have @, [, {, | or ~ there alone, which a shell needs.
+      terminal.options.macOptionIsMeta = /^[^ -~]$/u.test(event.key);
+      return hooks.key(event);
+    });
     terminal.loadAddon(this.#fitting);
     terminal.loadAddon(new UnicodeGraphemesAddon());
     terminal.loadAddon(new WebLinksAddon(openLink));

@@ -309,6 +309,28 @@ def test_the_guest_writes_the_clipboard_only_when_it_may(shared, page):
     assert gateway.typed == b"", "the guest has read the clipboard"
 
 
+def test_a_mac_s_option_is_meta_but_types_what_a_shell_needs(shared, page):
+    page.add_init_script(
+        "Object.defineProperty(Navigator.prototype, 'platform', { get: () => 'MacIntel' })"
+    )
+    gateway = FakeGateway(page)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#token=t")
+    expect(page.locator("#state")).to_have_text("Connected")
+    taken = page.evaluate(
+        """(keys) => keys.map(([key, keyCode]) => {
+            const all = { key, keyCode, altKey: true, bubbles: true, cancelable: true };
+            const event = new KeyboardEvent('keydown', all);
+            document.activeElement.dispatchEvent(event);
+            return event.defaultPrevented;
+        })""",
+        [["∫", 66], ["ƒ", 70], ["@", 76]],  # of an American layout, and of a German one
+    )
+    assert taken == [True, True, False]
+    gateway.print(b"done")
+    shows(page, "done")
+    assert gateway.typed == b"\x1bb\x1bf"
+
+
 def test_a_browser_that_copies_nothing_is_not_said_to_have_copied(shared, page):
     page.add_init_script(
         "delete Navigator.prototype.clipboard; document.execCommand = () => false;"
