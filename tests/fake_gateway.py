@@ -45,12 +45,16 @@ class FakeGateway:
         self.socket = socket
         socket.on_message(self._hear)
         if self._attach:
-            self.tell(op="session", **self._session)
-            self.tell(op="state", state="connected", text="")
+            self.attach()
 
     def _hear(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
             self.typed += message
+
+    def attach(self, **session: Any) -> None:
+        """Begin a session; ``session`` is what differs from the gateway's own."""
+        self.tell(op="session", **self._session | session)
+        self.tell(op="state", state="connected", text="")
 
     def tell(self, **event: Any) -> None:
         """Send an event of serial-console.v1."""

@@ -3,6 +3,7 @@
 The pictures are for people to look at: tests/output/page/.
 """
 
+import base64
 import os
 
 import pytest
@@ -20,127 +21,206 @@ PROMPT = (
 )
 
 
+STRANGE = base64.b64encode("ls \u202e\x1b[A\n".encode() + b"and so on " * 40)
+LINK = b"\r\n\x1b]8;;http://example.test/one?two=three\x07click me\x1b]8;;\x07 "
+
+
 def idle(page, gateway):
     expect(status(page)).to_have_attribute("data-state", "idle")
+    yield
+    page.goto(page.url.replace("#", "#token_url=/token&reconnect_delay=30000&font_size=13"))
 
 
 def connecting(page, gateway):
     expect(status(page)).to_have_attribute("data-state", "connecting")
-
-
-def connected(page, gateway):
+    yield
+    gateway.attach()
     expect(page.locator("#state")).to_have_text("Connected")
-    gateway.print(PROMPT)
-    shows(page, "core")
 
 
 def blank(page, gateway):
-    expect(page.locator("#state")).to_have_text("Connected")
     page.clock.run_for(6000)
     expect(page.locator("#blank")).to_be_visible()
+    yield
+
+
+def connected(page, gateway):
+    gateway.print(PROMPT)
+    shows(page, "core")
+    expect(page.locator("#blank")).to_be_hidden()
+    yield
 
 
 def keys(page, gateway):
-    connected(page, gateway)
     page.click("#keys-button")
     page.get_by_role("button", name="Ctrl", exact=True).click()
+    yield
+    page.get_by_role("button", name="Ctrl", exact=True).click()
+    page.click("#keys-button")
+
+
+def size(page, gateway):
+    page.click("#size-button")
+    yield
+    page.click("#size-button")
+
+
+def saving(page, gateway):
+    page.click("#save-button")
+    page.click("#save-record")
+    yield
+    page.click("#save-record")
+    page.click("#save-button")
 
 
 def settings(page, gateway):
-    connected(page, gateway)
     page.click("#settings-button")
+    yield
+    page.keyboard.press("Escape")
+
+
+def pasting(page, gateway):
+    page.click("#paste-button")
+    page.locator("#paste-text").fill("one\ntwo\x1b[A\n")
+    expect(page.locator("#paste-controls-note")).to_be_visible()
+    yield
+    page.keyboard.press("Escape")
+
+
+def progress(page, gateway):
+    page.click("#paste-button")
+    page.locator("#paste-text").fill("x" * 1_000_000)
+    page.click("#paste-send")
+    expect(page.locator("#pasting-note")).to_contain_text("No echo")
+    yield
+    page.click("#pasting-cancel")
+
+
+def link(page, gateway):
+    gateway.print(LINK)
+    shows(page, "click me")
+    place = page.locator(".xterm-rows span", has_text="click me").bounding_box()
+    page.mouse.move(place["x"] + 20, place["y"] + 5)
+    page.mouse.click(place["x"] + 24, place["y"] + 5)
+    expect(page.locator("#link")).to_be_visible()
+    yield
+    page.keyboard.press("Escape")
+
+
+def asked(page, gateway):
+    gateway.print(b"\x1b]52;c;" + STRANGE + b"\x07")
+    page.click("#find-button")
+    page.keyboard.type("root")
+    expect(page.locator("#clipboard")).to_be_visible()
+    yield
+    page.click("#find-close")
+    page.click("#clipboard-no")
+
+
+def held(page, gateway):
+    gateway.tell(op="held", bytes=12)
+    expect(page.locator("#state")).to_have_text("Connected, input held")
+    yield
 
 
 def paused(page, gateway):
-    connected(page, gateway)
     gateway.tell(op="state", state="paused", text="The guest is paused.")
-    gateway.tell(op="held", bytes=12)
     expect(page.locator("#state")).to_have_text("Guest paused")
+    yield
+    gateway.tell(op="held", bytes=0)
+
+
+def busy(page, gateway):
+    text = "Another program on the host has the console; waiting for it."
+    gateway.tell(op="state", state="busy", text=text)
+    expect(page.locator("#state")).to_have_text("Console held on the host")
+    yield
+
+
+def without_libvirt(page, gateway):
+    gateway.tell(op="state", state="reconnecting", text="libvirt is away; connecting again.")
+    expect(page.locator("#state")).to_have_text("Waiting for libvirt")
+    yield
 
 
 def waiting(page, gateway):
-    connected(page, gateway)
     text = "The guest was switched off; waiting for its start."
     gateway.tell(op="state", state="waiting", text=text)
     gateway.tell(op="notice", text="No input: this session ends in 60 s. Any key keeps it.")
     expect(page.locator("#state")).to_have_text("Waiting for the guest")
+    yield
+    gateway.tell(op="state", state="connected", text="")
 
 
 def skipped(page, gateway):
-    connected(page, gateway)
     gateway.tell(op="skipped", bytes=123456)
     gateway.print(PROMPT)
     shows(page, "123456 bytes of output skipped")
+    yield
 
 
 def reconnecting(page, gateway):
-    connected(page, gateway)
     gateway.close(1012, "The gateway restarts; connect again.")
     expect(status(page)).to_have_attribute("data-state", "reconnecting")
+    yield
+
+
+def watching(page, gateway):
+    page.click("#action")
+    expect(status(page)).to_have_attribute("data-state", "connecting")
+    gateway.attach(mode="ro")
+    expect(page.locator("#state")).to_have_text("Connected, watching")
+    yield
 
 
 def ended(page, gateway):
-    connected(page, gateway)
     gateway.close(4410, "bob has taken over this console.")
     expect(status(page)).to_have_attribute("data-state", "ended")
+    yield
 
 
-def asked(page, gateway):
-    connected(page, gateway)
-    gateway.print(b"\x1b]52;c;Zm9yIHRoZSBjbGlwYm9hcmQ=\x07")
-    page.click("#find-button")
-    page.keyboard.type("root")
-    expect(page.locator("#clipboard")).to_be_visible()
-
-
-def saving(page, gateway):
-    connected(page, gateway)
-    page.click("#save-button")
-
-
-def pasting(page, gateway):
-    connected(page, gateway)
-    page.click("#paste-button")
-    page.locator("#paste-text").fill("one\ntwo\x1b[A\n")
-    expect(page.locator("#paste-controls-note")).to_be_visible()
-
-
-STATES = {
-    idle: "#",
-    connecting: "#token=t",
-    connected: "#token=t",
-    blank: "#token=t",
-    keys: "#token=t",
-    settings: "#token=t&font_size=13",
-    paused: "#token=t",
-    waiting: "#token=t",
-    skipped: "#token=t",
-    reconnecting: "#token_url=/token&reconnect_delay=30000",
-    ended: "#token=t",
-    asked: "#token=t",
-    saving: "#token=t",
-    pasting: "#token=t",
-}
+STATES = [
+    idle,
+    connecting,
+    blank,
+    connected,
+    keys,
+    size,
+    saving,
+    settings,
+    pasting,
+    progress,
+    link,
+    asked,
+    held,
+    paused,
+    busy,
+    without_libvirt,
+    waiting,
+    skipped,
+    reconnecting,
+    watching,
+    ended,
+]
+"""Each goes on from the one before it, and has from its ``yield`` on cleared up for the next."""
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_every_state_meets_wcag_2_2_aa(browser, shared, theme):
     os.makedirs(OUTPUT, exist_ok=True)
     found = []
-    context = browser.new_context(color_scheme=theme, reduced_motion="reduce")
-    context.route("**/token", lambda route: route.fulfill(json={"token": "t"}))
-    for state, fragment in STATES.items():
-        page = context.new_page()
-        page.clock.install()
-        gateway = FakeGateway(page, attach=state is not connecting)
-        page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html{fragment}")
-        state(page, gateway)
-        for width in (1280, 360):
-            page.set_viewport_size({"width": width, "height": 640})
-            name = f"{state.__name__}-{theme}-{width}"
-            page.screenshot(path=os.path.join(OUTPUT, f"{name}.png"))
-            found += [f"{name}: {line}" for line in violations(page)]
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        page.close()
-    context.close()
+    page = browser.new_page(color_scheme=theme, reduced_motion="reduce")
+    page.route("**/token", lambda route: route.fulfill(json={"token": "t"}))
+    page.clock.install()
+    gateway = FakeGateway(page, attach=False)
+    page.goto(f"http://127.0.0.1:{shared.gateway_port}/serial.html#")
+    for state in STATES:
+        for _ in state(page, gateway):
+            for width in (360, 1280):
+                page.set_viewport_size({"width": width, "height": 640})
+                name = f"{state.__name__}-{theme}-{width}"
+                page.screenshot(path=os.path.join(OUTPUT, f"{name}.png"))
+                found += [f"{name}: {line}" for line in violations(page)]
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    page.close()
     assert not found, "\n".join(found)
