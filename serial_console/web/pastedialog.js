@@ -2,7 +2,8 @@
 
 import { CONTROLS, nameOf, UNSEEN, visible } from './characters.js';
 import { element } from './dom.js';
-import { count, Pasting } from './pasting.js';
+import { Pasting } from './pasting.js';
+import { inBytes } from './units.js';
 
 /** Bytes of one line that need no look. */
 const LITTLE = 1024;
@@ -80,7 +81,7 @@ export class PasteDialog {
     const lines = text.split(END_OF_LINE);
     const number = lines.length - (lines.at(-1) === '' ? 1 : 0);
     const controls = new Set(text.match(CONTROLS));
-    element('paste-size').textContent = `${number} line${number === 1 ? '' : 's'}, ${count(size(text))}`;
+    element('paste-size').textContent = `${number} line${number === 1 ? '' : 's'}, ${inBytes(size(text))}`;
     element('paste-enter').hidden = lines.length === 1 || this.#serial.screen.bracketedPaste;
     element('paste-long').hidden = lines.every((line) => size(line) <= LONGEST_LINE);
     element('paste-unseen').hidden = text.search(UNSEEN) < 0;

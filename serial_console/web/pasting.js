@@ -1,6 +1,7 @@
 /** Shows how far a paste is, with a way to stop it; meanwhile the terminal stays what it is. */
 
 import { announce, element } from './dom.js';
+import { inBytes } from './units.js';
 
 /** @typedef {import('./paste.js').Paste} Paste */
 
@@ -60,7 +61,7 @@ export class Pasting {
     } else if (sent < total) {
       this.#fail(`Paste stopped: ${this.#why()} ${bytes(sent, total)} were sent.`);
     } else {
-      announce(`Pasted ${count(total)}.`);
+      announce(`Pasted ${inBytes(total)}.`);
       this.#hide();
     }
   }
@@ -105,10 +106,5 @@ export class Pasting {
  * @param {number} total
  */
 function bytes(sent, total) {
-  return `${sent.toLocaleString('en')} of ${count(total)}`;
-}
-
-/** @param {number} number */
-export function count(number) {
-  return `${number.toLocaleString('en')} byte${number === 1 ? '' : 's'}`;
+  return `${sent.toLocaleString('en')} of ${inBytes(total)}`;
 }

@@ -2,6 +2,7 @@
 
 import { visible } from './characters.js';
 import { announce, element } from './dom.js';
+import { inBytes } from './units.js';
 
 /** @typedef {import('./session.js').Status} Status */
 
@@ -172,18 +173,13 @@ function connected({ session, guestState, text, held, skipped, notice }, viewOnl
     text,
     held && !waits ? 'The guest takes no input now: what you type is held.' : '',
     notice,
-    skipped ? `${count(skipped)} of output were skipped.` : '',
+    skipped ? `${inBytes(skipped)} of output were skipped.` : '',
   ];
   return {
     label: waits ?? (held ? 'Connected, input held' : watching ? 'Connected, watching' : 'Connected'),
     reason: said.filter(Boolean).join(' '),
     trouble: Boolean(waits || held || notice),
   };
-}
-
-/** @param {number} bytes */
-function count(bytes) {
-  return `${bytes.toLocaleString('en')} byte${bytes === 1 ? '' : 's'}`;
 }
 
 /** @param {string} guest */
