@@ -307,6 +307,7 @@ def test_who_takes_nothing_is_ended_with_what_was_printed(stack, shared_guest):
         viewer.say("window", 1)
         viewer.send(b"printed")
         assert viewer.read_exactly(1) == b"p"
+        assert rig.eventually(lambda: stack.session_of(shared_guest)["bytes_out"] == 7)
         stack.ask("close", id=viewer.session["id"])
         assert viewer.ended()[0] == 4411
         assert viewer.output == b"printed"

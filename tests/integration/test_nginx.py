@@ -42,7 +42,7 @@ def test_from_the_start_page_to_a_session_below_a_prefix(site, echo_guest, brows
     start.get_by_label("API key").fill(stack.key)
     start.keyboard.press("Enter")
     with start.expect_response("**/tokens") as answer, context.expect_page() as opened:
-        start.get_by_text("Open", exact=True).click()
+        start.locator(f"button.open[aria-label*='{echo_guest.name}']").click()
     token = answer.value.json()["token"]
 
     page = opened.value
