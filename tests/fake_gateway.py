@@ -8,6 +8,8 @@ from typing import Any
 
 from playwright.sync_api import Page, WebSocketRoute
 
+from . import rig
+
 SESSION = {
     "id": "s1",
     "guest": "web-01",
@@ -35,6 +37,7 @@ class FakeGateway:
     """
 
     def __init__(self, page: Page, *, attach: bool = True, **session: Any) -> None:
+        self._page = page
         self._attach = attach
         self._session = SESSION | session
         self.socket: WebSocketRoute | None = None
@@ -53,6 +56,8 @@ class FakeGateway:
 
     def attach(self, **session: Any) -> None:
         """Begin a session; ``session`` is what differs from the gateway's own."""
+        if self.socket is None:  # the page is on its way
+            assert rig.eventually(self._connected)
         self.tell(op="session", **self._session | session)
         self.tell(op="state", state="connected", text="")
 
@@ -70,3 +75,8 @@ class FakeGateway:
         """End the session."""
         assert self.socket is not None
         self.socket.close(code=code, reason=reason)
+        self.socket = None
+
+    def _connected(self) -> bool:
+        self._page.wait_for_timeout(1)  # in which Playwright tells of it
+        return self.socket is not None

@@ -57,7 +57,7 @@ def test_what_is_typed_just_before_the_client_leaves_is_taken(stack, echo_guest)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rounds", [8, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_guest, rounds):
     """All three guests at once, since most of it is waiting."""
     pid = libvirtd.pid

@@ -96,7 +96,7 @@ def children(stack):
     return len(descendants(stack.pid("gateway")))
 
 
-@pytest.mark.parametrize("source", [ELSEWHERE, LOCAL])
+@pytest.mark.parametrize("source", [ELSEWHERE, pytest.param(LOCAL, marks=pytest.mark.slow)])
 def test_who_has_a_token_gets_in_past_hundreds_who_have_none(stack, make_guest, source):
     guests = [make_guest("echo") for _ in range(2)]
     gateway = psutil.Process(stack.pid("gateway"))

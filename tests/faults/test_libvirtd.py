@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
+
 from serial_console.demo import host
 from serial_console.demo.libvirtd import Guest, PrivateLibvirtd
 from tests import rig
@@ -142,6 +144,7 @@ def test_what_ended_while_libvirtd_was_away_is_told_at_its_return(stack, libvirt
     stack.wait_free()
 
 
+@pytest.mark.slow
 def test_away_for_a_minute_and_hung_and_a_guest_gone_unheard(tmp_path, stack, make_guest):
     """At the same time, each on a libvirtd of its own, so that the waiting is done once."""
     (tmp_path / "away").mkdir()

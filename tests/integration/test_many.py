@@ -11,6 +11,7 @@ from tests.stack import descendants, pss
 
 SESSIONS = 200
 AT_ONCE = 10
+EACH = pytest.mark.parametrize("via", ["gateway", pytest.param("stock", marks=pytest.mark.slow)])
 
 
 def report(record_property, capsys, via, figures):
@@ -54,6 +55,7 @@ def echo(stack, guest, via):
 
 
 @pytest.mark.timeout(240)
+@EACH
 def test_200_sessions_leave_nothing(libvirtd, both, via, echo_guest, record_property, capsys):
     echo(both, echo_guest, via)  # what is made at the first use and kept was there before
     before = Open(both)
@@ -89,6 +91,7 @@ def test_200_sessions_leave_nothing(libvirtd, both, via, echo_guest, record_prop
     report(record_property, capsys, via, figures)
 
 
+@EACH
 def test_what_a_session_costs(both, via, make_guest, record_property, capsys):
     guests = [make_guest(state="running") for _ in range(AT_ONCE)]
     terminals = [both.open(guest.uuid, via) for guest in guests]

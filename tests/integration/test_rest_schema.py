@@ -6,7 +6,7 @@ import subprocess
 from tests import rig
 from tests.stack import BIN
 
-EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "8")
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "5")
 """Of each operation, beside some 40 at the edges of what its schema says."""
 REAL = """
 [[operations]]
