@@ -33,6 +33,14 @@ def guests(libvirtd):
         factory.close()
 
 
+@pytest.fixture(scope="module")
+def key(shared):
+    """An API key for these two alone: other tests have guests there as well."""
+    done = shared.cli("key", "add", "start", "--guests", "[amw<]*")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 @pytest.fixture
 def context(browser, shared):
     """A browser's window whose pages must not complain, nor talk to anybody else."""
@@ -70,9 +78,9 @@ def start(context, shared):
 
 
 @pytest.fixture
-def page(start, shared, guests):
+def page(start, guests, key):
     """The start page with the guests."""
-    enter(start, shared.key)
+    enter(start, key)
     expect(start.locator(".guest")).to_have_count(2)
     return start
 
@@ -99,10 +107,9 @@ def press(page, place, label):
     return opened.value
 
 
-def test_the_key_is_asked_for_once_and_kept_in_this_tab_alone(start, context, shared, guests):
+def test_the_key_is_asked_for_once_and_kept_in_this_tab_alone(start, context, guests, key):
     asked = []
     context.on("request", lambda request: asked.append(f"{request.url} {request.post_data}"))
-    key = shared.key
     for wrong, said in ("no key", "no API key"), (f"{key}x", "unknown or revoked"):
         enter(start, wrong)
         expect(start.locator("#result")).to_contain_text(said)
@@ -123,14 +130,14 @@ def test_the_key_is_asked_for_once_and_kept_in_this_tab_alone(start, context, sh
     expect(start.get_by_label("API key")).to_be_focused()
 
 
-def test_where_storage_is_blocked_the_key_is_kept_until_a_reload(context, shared, guests):
+def test_where_storage_is_blocked_the_key_is_kept_until_a_reload(context, shared, guests, key):
     context.add_init_script(
         "Object.defineProperty(window, 'sessionStorage',"
         " { get() { throw new DOMException('blocked', 'SecurityError'); } })"
     )
     start = context.new_page()
     start.goto(f"http://127.0.0.1:{shared.api_port}/")
-    enter(start, shared.key)
+    enter(start, key)
     start.get_by_label("Your name").fill("bob")
     tab = press(start, of(start, guests[0]), "Open")
     expect(tab.locator("#who")).to_contain_text("as bob")
@@ -140,7 +147,7 @@ def test_where_storage_is_blocked_the_key_is_kept_until_a_reload(context, shared
 
 def test_a_key_that_is_revoked_leads_back_to_the_form(start, shared, guests):
     path = os.path.join(shared.directory, "keys", "api-keys")
-    enter(start, keys.add(path, "soon-revoked"))
+    enter(start, keys.add(path, "soon-revoked", ["[amw<]*"]))
     expect(start.locator(".guest")).to_have_count(2)
     keys.revoke(path, "soon-revoked")
     looked(start)
@@ -258,7 +265,7 @@ def test_a_key_that_only_watches(start, shared, guests):
         expect(status(tab)).to_have_attribute("data-state", "connected")
 
 
-def test_behind_a_path_prefix(context, shared, guests):
+def test_behind_a_path_prefix(context, shared, guests, key):
     """A FAKE proxy: what stands after /console-api/ is asked of the API."""
     prefix = f"http://127.0.0.1:{shared.api_port}/console-api/"
     asked = []
@@ -275,7 +282,7 @@ def test_behind_a_path_prefix(context, shared, guests):
     page = context.new_page()
     page.route(f"{prefix}**", forward)
     page.goto(prefix)
-    enter(page, shared.key)
+    enter(page, key)
     expect(page.locator(".guest")).to_have_count(2)
     tab = press(page, of(page, guests[0]), "Watch")
     expect(status(tab)).to_have_attribute("data-state", "connected")
