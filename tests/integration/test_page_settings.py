@@ -123,6 +123,7 @@ def change(page, name, value):
 def test_settings_work_at_once_survive_a_reload_and_can_be_reset(page, shared, shared_guest):
     def attach():
         tokens = f"/v1/guests/{shared_guest.uuid}/tokens"
+        page.goto("about:blank")  # else the state of the page before could be taken for this one's
         page.goto(shared.rest("POST", tokens, {"takeover": True})[1]["page_url"])
         expect(status(page)).to_have_attribute("data-state", "connected")
 
@@ -134,7 +135,7 @@ def test_settings_work_at_once_survive_a_reload_and_can_be_reset(page, shared, s
         expect(page.locator(".xterm-rows")).to_have_css("font-size", "20px")
         expect(page.locator(".xterm-accessibility")).to_be_attached()
 
-    page.on("dialog", lambda dialog: dialog.accept())  # to open the next link in the same tab
+    page.on("dialog", lambda dialog: dialog.accept())  # to leave the page with a session open
     attach()
     page.evaluate(WATCH_SCREEN)
     page.focus("#settings-button")
