@@ -1,4 +1,4 @@
-"""Child processes of the supervisor: forked from it frozen, watched through pidfds."""
+"""Child processes of the supervisor: forked, watched through pidfds, their status taken."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Child:
         channel: the channel to it.
         on_line: called with each line that it sends.
         on_end: called once, after the last line, with words on how it ended.
+        wait: takes its status once it has ended, as ``wait`` does.
 
     Raises:
         Unavailable: the kernel does not let us watch it; it has been killed.
@@ -40,12 +41,14 @@ class Child:
         channel: Channel,
         on_line: Callable[[bytes], None],
         on_end: Callable[[str], None],
+        wait: Callable[[int], int | None],
     ) -> None:
         self.pid = pid
         self._loop = loop
         self._channel = channel
         self._on_line = on_line
         self._on_end = on_end
+        self._wait = wait
         self._closed = False
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -53,8 +56,8 @@ class Child:
             channel.close()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            _how_it_ended(pid)
-            raise _unavailable(error) from error
+            wait(pid)
+            raise unavailable(error) from error
         loop.watch(self._pidfd, self._ended)
         loop.watch(channel.fileno(), self._ready)
 
@@ -108,22 +111,24 @@ class Child:
     def _ended(self) -> None:
         if self._channel.fileno() >= 0:
             self._read()  # what it said before it ended
-        how = _how_it_ended(self.pid)
+        how = _how_it_ended(self._wait(self.pid))
         self.forget()
         self._on_end(how)
 
 
-def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
+def fork(
+    entry: Callable[[socket.socket], int], kind: socket.SocketKind = socket.SOCK_STREAM
+) -> tuple[int, socket.socket]:
     """Fork a child that runs ``entry`` with its end of a channel, and nothing of ours but that.
 
     Returns:
-        The child's pid and our end of the channel.
+        The child's pid and our end of the channel, a unix socket of this kind.
 
     Raises:
         Unavailable: the kernel refuses.
     """
     try:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(type=kind)
         try:
             pid = os.fork()
         except OSError:
@@ -131,14 +136,14 @@ def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
             theirs.close()
             raise
     except OSError as error:
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
     if pid == 0:
-        _become_child(entry, theirs)
+        become_child(entry, theirs)
     theirs.close()
-    return pid, Channel(ours)
+    return pid, ours
 
 
-def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket) -> None:
+def become_child(entry: Callable[[socket.socket], int], channel: socket.socket) -> None:
     """Run ``entry`` and exit. The supervisor's objects stay referenced from the frames below, so
     none of them is finalised here and closes a descriptor number that is ours by now."""
     status = CRASHED
@@ -160,15 +165,22 @@ def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket)
         os._exit(status)
 
 
-def _unavailable(error: OSError) -> Unavailable:
+def unavailable(error: OSError) -> Unavailable:
+    """Return what a client is told when the kernel gives us no process."""
     log.error("cannot start a process: %s", os_reason(error))
     return Unavailable("The host cannot start another process now; try again in a while.")
 
 
-def _how_it_ended(pid: int) -> str:
+def wait(pid: int) -> int | None:
+    """Wait for a process and return its status (wait(2)); None if it is not our child."""
     try:
-        _, status = os.waitpid(pid, 0)
-    except ChildProcessError:  # adopted: only its former parent is told how
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:  # adopted: only its former parent is told
+        return None
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
         return "has ended"
     if os.WIFSIGNALED(status):
         return f"was killed by signal {os.WTERMSIG(status)}"

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import control, guest
-from .child import Child, fork
+from .channel import Channel
+from .child import Child, fork, wait
 from .config import Config
 from .control import GuestInfo
 from .errors import ConsoleError, LibvirtDenied, LibvirtUnavailable, NoSuchGuest, from_wire
@@ -117,8 +118,8 @@ class Inventory:
             Unavailable: the kernel refuses to fork.
         """
         if self._child is None:
-            pid, channel = fork(functools.partial(main, self._config))
-            self._child = Child(self._loop, pid, channel, self._on_line, self._on_end)
+            pid, sock = fork(functools.partial(main, self._config))
+            self._child = Child(self._loop, pid, Channel(sock), self._on_line, self._on_end, wait)
         self._last += 1
         self._asked[self._last] = _Question(answered, failed)
         if len(self._asked) == 1:

@@ -12,7 +12,8 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from . import consoles, control, guest
 from .channel import Channel, Peer
@@ -40,8 +41,7 @@ RESPITE = 0.2
 _decoder = control.Decoder(control.ToRelay)
 
 
-@dataclass(frozen=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True):
     """What a relay is for. ``alias`` None: the guest's first console, named ``console``."""
 
     id: str
@@ -52,9 +52,18 @@ class Spec:
     path: str
 
 
-def main(spec: Spec, config: Config, channel: socket.socket) -> int:
-    """Be the relay of one console until its last client is gone. Returns the exit status."""
-    return _Relay(spec, config, channel).run()
+_spec = msgspec.json.Decoder(Spec)
+
+
+def main(config: Config, spec: bytes, channel: socket.socket) -> int:
+    """Be the relay of one console until its last client is gone. Returns the exit status.
+
+    Args:
+        config: the configuration.
+        spec: a Spec, encoded.
+        channel: our end of the channel to the supervisor.
+    """
+    return _Relay(_spec.decode(spec), config, channel).run()
 
 
 class _Relay:
