@@ -82,7 +82,7 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             return
         self.server.limit_time(ANSWER)
         self.requestline, self.request_version, self.command = "", "HTTP/1.1", ""
-        if len(head) > heads.HEAD_MAX:
+        if len(head) > heads.HEAD_MAX or head.count(b"\n") > heads.FIELDS_MAX + 2:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request is too long.")
         elif flaw := heads.flaw(head):
             self._refuse(HTTPStatus.BAD_REQUEST, flaw)
@@ -104,9 +104,15 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         return head
 
     def parse_request(self) -> bool:
-        """Parse a head; returns whether it is to be answered."""
-        if not super().parse_request():
-            return False
+        """Parse a head that has no flaw, as http.server does; returns whether to answer it."""
+        self.requestline, self.headers = heads.parsed(self.raw_requestline + self.rfile.read())
+        self.command, path, self.request_version = self.requestline.split(" ")
+        self.path = "/" + path.lstrip("/")  # of //host another server's page would be made
+        recent = self.request_version == self.protocol_version
+        connection = self.headers.get("Connection", "").lower()
+        self.close_connection = connection == "close" or not (recent or connection == "keep-alive")
+        if recent and self.headers.get("Expect", "").lower() == "100-continue":
+            return self.handle_expect_100()
         forwarded = self.headers.get_all("X-Forwarded-For", [])
         self.client_address = addresses.client_of(
             self._peer, forwarded, self.server.trusted_proxies

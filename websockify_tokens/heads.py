@@ -1,4 +1,4 @@
-"""What the head of a request may look like (RFC 9112); no I/O.
+"""What the head of a request may look like (RFC 9112), and what it says; no I/O.
 
 http.server takes a line that is no header for the end of the headers, folds lines, and takes the
 first of several Host or Origin headers: what it makes of a request may differ from what a proxy in
@@ -13,6 +13,8 @@ from collections import Counter
 
 HEAD_MAX = 32768
 """Bytes of a whole head, as nginx has it; browsers send 1 KiB, and a host manager's cookies."""
+FIELDS_MAX = 100
+"""Fields of a head, as http.server has it."""
 _REQUEST = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ /[!-~]* HTTP/1\.[01]")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -55,6 +57,47 @@ def flaw(head: bytes) -> str | None:
         # What would be read as the next request of the connection may be somebody else's.
         return "A request here has no body."
     return None
+
+
+class Headers:
+    """The fields of a head, by name in any case; what http.server and websockify use of a Message.
+
+    The parser of email.message, of which that is, left each session's process with 0.5 MiB of
+    memory that it did not share any more.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[str]] = {}
+
+    def add(self, name: str, value: str) -> None:
+        """Add a field."""
+        self._values.setdefault(name.lower(), []).append(value)
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """Return the first value of that name."""
+        values = self._values.get(name.lower())
+        return values[0] if values else default
+
+    def get_all(self, name: str, default: list[str]) -> list[str]:
+        """Return every value of that name."""
+        return self._values.get(name.lower(), default)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._values[name.lower()] = [value]
+
+    def __delitem__(self, name: str) -> None:
+        self._values.pop(name.lower(), None)
+
+
+def parsed(head: bytes) -> tuple[str, Headers]:
+    """Return the request line and the fields of a head that has no flaw."""
+    line, *fields = head.decode("latin-1").split("\n")
+    headers = Headers()
+    for field in fields:
+        name, colon, value = field.removesuffix("\r").partition(":")
+        if colon:
+            headers.add(name, value.strip("\t "))
+    return line.removesuffix("\r"), headers
 
 
 def _is_host(value: bytes) -> bool:

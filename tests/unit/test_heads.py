@@ -57,6 +57,12 @@ def test_what_passes_is_read_by_the_parser_as_it_stands(lines: list[bytes], end:
             written.append((name, value.strip(" \t")))
     assert [(name, value.strip(" \t")) for name, value in parsed.items()] == written
     assert not parsed.defects
+    line, headers = heads.parsed(head)
+    assert line == "GET / HTTP/1.1"
+    for name, _ in written:
+        values = [other for same, other in written if same.lower() == name.lower()]
+        assert headers.get_all(name.upper(), []) == values
+        assert headers.get(name) == values[0]
     assert len(parsed.get_all("Host", [])) == 1
     assert len(parsed.get_all("Origin", [])) <= 1
     assert parsed.get("Content-Length", "0") == "0"
