@@ -11,6 +11,9 @@ from tests.stack import descendants, pss
 
 SESSIONS = 200
 AT_ONCE = 10
+MEMORY = 11.25
+"""MiB (PSS) that one of ten sessions may take. 9.8 to 10.1 were measured; 11.6 with relays forked
+by the supervisor itself, each guest's XML read in them, and a whole parser of mail per client."""
 EACH = pytest.mark.parametrize("via", ["gateway", pytest.param("stock", marks=pytest.mark.slow)])
 
 
@@ -108,4 +111,4 @@ def test_what_a_session_costs(both, via, make_guest, record_property, capsys):
         "PSS of its gateway process (MiB)": statistics.mean(gateways),
     }
     report(record_property, capsys, via, figures)
-    assert sum(figures.values()) < 25
+    assert sum(figures.values()) < MEMORY
