@@ -141,6 +141,8 @@ class _Relay:
     def _become_ready(self) -> None:
         self._ready = True
         self._tell(control.Ready())
+        if self._channel is not None:
+            self._use_channel(self._channel)
         self._unused.set(CONNECT)
 
     def _on_unused(self) -> None:
@@ -292,8 +294,10 @@ class _Relay:
             )
 
     def _use_channel(self, channel: Channel) -> None:
+        """Hear the supervisor there, once we are ready; what it says before waits in the kernel."""
         self._channel = channel
-        self._loop.watch(channel.fileno(), select.POLLIN, self._on_channel)
+        if self._ready:
+            self._loop.watch(channel.fileno(), select.POLLIN, self._on_channel)
 
     def _drop_channel(self) -> None:
         if self._channel is not None:

@@ -25,7 +25,7 @@ class Admission:
     """A session between a redeem and the answer to it.
 
     ``grant`` None: its client comes back with a token that is used up. ``after``: where its output
-    ended. ``replaces``: the session that its client had before. ``sent``: the relay has been told.
+    ended. ``replaces``: the session that its client had before.
     """
 
     grant: Grant | None
@@ -35,7 +35,6 @@ class Admission:
     after: After | None
     replaces: str
     timer: Timer
-    sent: bool = False
 
 
 @dataclass

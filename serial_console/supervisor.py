@@ -212,8 +212,7 @@ class _Supervisor:
         session = Session(info, relay)
         session.admission = self._admission(session, grant, request, caller, own)
         self._table.add(session)
-        if relay.ready:
-            self._admit(session)
+        self._admit(session)  # a relay that is not ready takes it when it is
         return session
 
     def _relay_for(self, grant: Grant) -> Relay:
@@ -245,9 +244,8 @@ class _Supervisor:
 
     def _admit(self, session: Session) -> None:
         admission = session.admission
-        if admission is None or admission.sent:
+        if admission is None:
             return
-        admission.sent = True
         grant = admission.grant
         admit = control.Admit(
             session=session.info,
@@ -263,7 +261,6 @@ class _Supervisor:
         try:
             self._tell(session.relay, admit, fd)
         except ConsoleError as error:
-            admission.sent = False
             self._refuse(session, error)
 
     def _admitted(self, session: Session) -> None:
@@ -327,8 +324,7 @@ class _Supervisor:
         if admission.grant is None:
             return  # the session waits on for its client
         self._tokens.release(admission.grant)
-        if admission.sent:
-            self._end(session, CloseCode.ENDED, "The client is gone.")
+        self._end(session, CloseCode.ENDED, "The client is gone.")
         self._table.remove(session)
         self._end_unneeded(session.relay)
 
@@ -345,8 +341,6 @@ class _Supervisor:
         match message:
             case control.Ready():
                 which.ready = True
-                for session in list(which.sessions.values()):
-                    self._admit(session)
             case control.Failed():
                 self._retire(which)
                 error = from_wire(message.code, message.message)
@@ -388,7 +382,7 @@ class _Supervisor:
             admission = session.admission
             grant = admission.grant if admission is not None else None
             if admission is not None and grant is not None and which.ready and not self._stopping:
-                self._try_again(session, admission, grant)
+                self._try_again(session, grant)
                 continue
             if admission is not None:
                 self._refuse(session, RelayLost(f"The relay {how}; try again."))
@@ -399,18 +393,16 @@ class _Supervisor:
         if self._stopping and not self._children:
             self._stopped()
 
-    def _try_again(self, session: Session, admission: Admission, grant: Grant) -> None:
+    def _try_again(self, session: Session, grant: Grant) -> None:
         """The relay ended with its last client while this one was on its way to it."""
         del session.relay.sessions[session.info.id]
-        admission.sent = False
         try:
             session.relay = self._relay_for(grant)
         except ConsoleError as error:
             self._refuse(session, error)
             return
         session.relay.sessions[session.info.id] = session
-        if session.relay.ready:
-            self._admit(session)
+        self._admit(session)
 
     def _retire(self, which: Relay) -> None:
         """Send it no new client: it is ending."""
@@ -419,11 +411,11 @@ class _Supervisor:
 
     def _end(self, session: Session, code: CloseCode, reason: str) -> None:
         """Have a session ended by its relay, or with its relay if that does not answer."""
-        if session.admission is not None and not session.admission.sent:
-            self._refuse(session, Closed(reason))
-            return
         self._tell(session.relay, control.End(session=session.info.id, code=code, reason=reason))
-        self.loop.after(OBEY, lambda: self._insist(session))
+        if session.relay.ready:
+            self.loop.after(OBEY, lambda: self._insist(session))
+        elif session.admission is not None:  # else it has been abandoned
+            self._refuse(session, Closed(reason))
 
     def _insist(self, session: Session) -> None:
         if session.info.id in session.relay.sessions:
