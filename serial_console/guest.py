@@ -393,12 +393,11 @@ class GuestConsole:
         """
         self._use(self._dial())
         try:
-            result = self._open(self._connection, self._domain)
+            result: _Opened | Exception = self._open(self._connection, self._domain)
         except libvirt.libvirtError as error:
-            result = error
-        if not isinstance(result, _Opened):
             # Only now: reading the guest's XML takes 0.3 MiB and is for refusals alone.
             pick(describe(self._domain), self._alias)
+            result = error
         self._opened(result, self._connection)
 
     @property
@@ -611,17 +610,15 @@ class GuestConsole:
         else:
             self._try_again()
 
-    def _open(self, connection: Any, domain: Any) -> _Opened | None:
-        """Open the console; None when the guest is off. FORCE is never used: it would take the
-        console from whoever has it, and libvirtd 9.0 can crash by it (fact 3)."""
+    def _open(self, connection: Any, domain: Any) -> _Opened:
+        """Open the console. FORCE is never used: it would take the console from whoever has it,
+        and libvirtd 9.0 can crash by it (fact 3)."""
         state = domain.state()[0]
-        if not domain.isActive():
-            return None
         stream = connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
         domain.openConsole(self._alias, stream, libvirt.VIR_DOMAIN_CONSOLE_SAFE)
         return _Opened(stream, state)
 
-    def _opened(self, result: _Opened | Exception | None, connection: Any) -> None:
+    def _opened(self, result: _Opened | Exception, connection: Any) -> None:
         self._working = False
         again, self._attach_again = self._attach_again, False
         if connection is not self._connection:  # lost meanwhile
@@ -632,8 +629,6 @@ class GuestConsole:
             self._again()
         elif isinstance(result, Exception):
             raise result
-        elif result is None:
-            self._wait_for_start()
         else:
             self._take(result)
         if again and self._stream is None:
