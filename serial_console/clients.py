@@ -14,7 +14,7 @@ from . import control, names
 from .channel import Channel, Peer
 from .config import escape_name
 from .errors import CloseCode, ConsoleError
-from .guest import EventLoop
+from .eventloop import EventLoop
 from .pump import Finish, Pump, Start
 
 log = logging.getLogger("relay")

@@ -28,6 +28,7 @@ import libvirt
 from .consoles import consoles, pick
 from .control import GuestInfo, State
 from .errors import LibvirtDenied, LibvirtUnavailable, NoSuchGuest
+from .eventloop import EventLoop
 from .names import shown
 
 log = logging.getLogger("guest")
@@ -44,9 +45,7 @@ STATES = {
 """libvirt's domain states as REST shows them."""
 
 READ = 65536
-"""Bytes of one recv: 64 KiB gave 62 MB/s, 1 KiB 2 MB/s (DESIGN.md, fact 8)."""
-READS = 4
-"""Calls of recv at a time: a guest that never pauses must leave time, and memory, for others."""
+"""Bytes of one recv: what libvirt reads on end (``eventloop.MESSAGES``), in pieces of 4 KB."""
 KEEPALIVE = (5, 5)
 """Seconds between keepalive messages, and how many may stay unanswered: libvirtd's own numbers."""
 REOPEN = (0.1, 2.0)
@@ -75,7 +74,6 @@ REFUSALS = (
 
 _T = TypeVar("_T")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
-_Handler = Callable[[int], None]
 
 
 def silence() -> None:
@@ -83,142 +81,18 @@ def silence() -> None:
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 
-class Timer:
-    """One timer of an EventLoop; made by its ``timer``."""
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        self.due: float | None = None
-        self._id = libvirt.virEventAddTimeout(-1, self._fired, None)
-
-    def set(self, seconds: float | None) -> None:
-        """Fire once after so many seconds; None for not at all."""
-        if seconds is None:
-            if self.due is not None:
-                libvirt.virEventUpdateTimeout(self._id, -1)
-            self.due = None
-            return
-        seconds = max(0.0, seconds)
-        self.due = time.monotonic() + seconds
-        libvirt.virEventUpdateTimeout(self._id, int(seconds * 1000 + 0.999))
-
-    def fire(self) -> None:
-        """Call back now."""
-        self.set(None)
-        self._callback()
-
-    def _fired(self, _timer: int, _opaque: object) -> None:
-        self.fire()
-
-
-class EventLoop:
-    """libvirt's default event loop (C), with our own fds and timers in it.
-
-    ``run_once(rest=True)`` serves only ours and leaves libvirt's socket unread: so a guest that
-    prints faster than its client reads is made to wait.
-    """
-
-    REST = 20.0
-    """Longest time in seconds that libvirt's socket is left unread; libvirtd gives a client up that
-    did not answer its keepalive for 30 s."""
-
-    def __init__(self) -> None:
-        libvirt.virEventRegisterDefaultImpl()
-        self._handles: dict[int, tuple[int, int, _Handler]] = {}
-        self._timers: list[Timer] = []
-        self._served = time.monotonic()
-        self._failure: BaseException | None = None
-
-    def guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """Wrap a callback that libvirt calls: it would print an exception and go on."""
-
-        def call(*args: Any) -> None:
-            try:
-                callback(*args)
-            except BaseException as error:  # noqa: BLE001 - run_once raises it again
-                self._failure = error
-
-        return call
-
-    def timer(self, callback: Callable[[], None]) -> Timer:
-        """Make a timer."""
-        timer = Timer(self.guarded(callback))
-        self._timers.append(timer)
-        return timer
-
-    def watch(self, fd: int, events: int, callback: _Handler) -> None:
-        """Call back with the poll events when ``fd`` has one of them; POLLHUP always counts."""
-        watch = libvirt.virEventAddHandle(fd, _to_libvirt(events), self.guarded(self._ready), None)
-        self._handles[fd] = (watch, events, callback)
-
-    def want(self, fd: int, events: int) -> None:
-        """Change the events of a watched fd."""
-        watch, old, callback = self._handles[fd]
-        if events != old:
-            libvirt.virEventUpdateHandle(watch, _to_libvirt(events))
-            self._handles[fd] = (watch, events, callback)
-
-    def forget(self, fd: int) -> None:
-        """Stop watching; before the fd is closed."""
-        known = self._handles.pop(fd, None)
-        if known is not None:
-            libvirt.virEventRemoveHandle(known[0])
-
-    def run_once(self, rest: bool) -> None:
-        """Wait for something to happen and call whom it concerns.
-
-        Raises:
-            Exception: whatever a callback raised.
-        """
-        if rest and time.monotonic() - self._served < self.REST:
-            self._run_ours()
-        else:
-            libvirt.virEventRunDefaultImpl()
-            self._served = time.monotonic()
-        if self._failure is not None:
-            raise self._failure
-
-    def _ready(self, _watch: int, fd: int, events: int, _opaque: object) -> None:
-        known = self._handles.get(fd)
-        if known is not None:
-            known[2](_to_poll(events))
-
-    def _run_ours(self) -> None:
-        poll = select.poll()
-        for fd, (_, events, _) in self._handles.items():
-            poll.register(fd, events)
-        now = time.monotonic()
-        waits = [timer.due - now for timer in self._timers if timer.due is not None]
-        wait = min([self.REST, *waits])
-        for fd, events in poll.poll(max(0.0, wait) * 1000):
-            known = self._handles.get(fd)
-            if known is not None:
-                known[2](events)
-        now = time.monotonic()
-        for timer in self._timers:
-            if timer.due is not None and timer.due <= now:
-                timer.fire()
-
-
-def _to_libvirt(events: int) -> int:
-    # Asked for by name: with no event at all libvirt does not poll the fd, and a hang-up is lost.
-    result: int = libvirt.VIR_EVENT_HANDLE_HANGUP | libvirt.VIR_EVENT_HANDLE_ERROR
-    if events & select.POLLIN:
-        result |= libvirt.VIR_EVENT_HANDLE_READABLE
-    if events & select.POLLOUT:
-        result |= libvirt.VIR_EVENT_HANDLE_WRITABLE
-    return result
-
-
-def _to_poll(events: int) -> int:
-    result = 0
-    if events & libvirt.VIR_EVENT_HANDLE_READABLE:
-        result |= select.POLLIN
-    if events & libvirt.VIR_EVENT_HANDLE_WRITABLE:
-        result |= select.POLLOUT
-    if events & (libvirt.VIR_EVENT_HANDLE_HANGUP | libvirt.VIR_EVENT_HANDLE_ERROR):
-        result |= select.POLLHUP
-    return result
+def event_loop() -> EventLoop:
+    """Make the process's event loop, once, before any connection is opened."""
+    loop = EventLoop(libvirt.virEventInvokeFreeCallback)
+    libvirt.virEventRegisterImpl(
+        loop.add_handle,
+        loop.update_handle,
+        loop.remove_handle,
+        loop.add_timeout,
+        loop.update_timeout,
+        loop.remove_timeout,
+    )
+    return loop
 
 
 # ---- guests
@@ -690,21 +564,25 @@ class GuestConsole:
     def _readable(self, stream: Any, events: int, mine: Any) -> None:
         if mine is not self._stream:
             return
-        ended = ""
-        try:
-            for _ in range(READS):
-                data = stream.recv(READ)
-                if data == -2:
-                    break
-                if not data:
-                    ended = "end of stream"
-                    break
-                self._on_output(data)
-        except libvirt.libvirtError as error:
-            ended = _reason(error)
         hangup = libvirt.VIR_STREAM_EVENT_ERROR | libvirt.VIR_STREAM_EVENT_HANGUP
-        if ended or events & hangup:
-            self._ended(ended or "hangup")
+        if not self._recv(stream) and events & hangup:
+            self._ended("hangup")
+
+    def _recv(self, stream: Any) -> bool:
+        """Take what libvirt has read of the stream, at most READ bytes; it calls back again while
+        there is more, or the end. Returns whether there was something."""
+        try:
+            data = stream.recv(READ)
+        except libvirt.libvirtError as error:
+            self._ended(_reason(error))
+            return False
+        if data == -2:
+            return False
+        if not data:
+            self._ended("end of stream")
+            return False
+        self._on_output(data)
+        return True
 
     def _ended(self, why: str) -> None:
         """The stream is over: the guest ended, which its event will say within a second or so, or
@@ -762,8 +640,8 @@ class GuestConsole:
             self._say(State.CONNECTED, text)
 
     def _stopped(self, detail: int) -> None:
-        if self._stream is not None:
-            self._readable(self._stream, 0, self._stream)
+        while self._stream is not None and self._recv(self._stream):
+            pass
         if self._stream is not None:
             self._ended("guest stopped")
         self._retry.set(LOOK)

@@ -7,6 +7,7 @@ socket of its own for the next one.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -77,7 +78,7 @@ class _Relay:
         self._told_to_end = False
         self._waits = config.session.on_guest_stop == "wait"
         guest.silence()
-        self._loop = guest.EventLoop()
+        self._loop = guest.event_loop()
         limits = config.session
         self._pump = Pump(limits.replay, limits.backlog, limits.idle_timeout, limits.max_session)
         self._console = guest.GuestConsole(
@@ -90,8 +91,7 @@ class _Relay:
             on_gone=lambda text: self._clients.end_all(CloseCode.GONE, text),
         )
         self._clients = Clients(self._loop, spec.id, self._pump, self._tell, self._depart)
-        self._tick = self._loop.timer(lambda: None)  # what it is for, _settle does
-        self._drain = self._loop.timer(lambda: None)
+        self._drain_at: float | None = None  # when to look again whether input can be sent
         self._unused = self._loop.timer(self._on_unused)
         self._respite = self._loop.timer(self._rested)
         self._pause = DRAIN[0]
@@ -111,9 +111,12 @@ class _Relay:
             self._loop.watch(self._adoption.sock.fileno(), select.POLLIN, self._on_supervisor)
             self._console.start()
             while not self._done:
-                self._settle()
+                now = time.monotonic()
+                self._settle(now)
                 if not self._done:
-                    self._loop.run_once(rest=self._pump.throttled)
+                    self._loop.run_once(
+                        self._deadline(), math.inf if self._pump.throttled else None
+                    )
         except ConsoleError as error:
             self._clients.close_all(error.close, "The console was lost; connect again.")
             self._tell(control.Failed(code=error.code, message=str(error)))
@@ -236,28 +239,30 @@ class _Relay:
 
     # ---- what goes out
 
-    def _settle(self) -> None:
+    def _settle(self, now: float) -> None:
         """Bring everything outside in line with the pump; runs after every round of events."""
-        now = time.monotonic()
         self._pump.tick(now)
         self._to_guest(now)
         self._clients.settle(now)
-        due = [one for one in (self._pump.deadline(), self._clients.deadline()) if one is not None]
-        self._tick.set(max(0.0, min(due) - now) if due else None)
+
+    def _deadline(self) -> float | None:
+        """Return when _settle is to run though nothing has happened, or None."""
+        due = (self._pump.deadline(), self._clients.deadline(), self._drain_at)
+        return min((one for one in due if one is not None), default=None)
 
     def _to_guest(self, now: float) -> None:
+        self._drain_at = None
         while packet := self._pump.to_guest():
             if not self._console.writable:
-                self._drain.set(self._pause)
+                self._drain_at = now + self._pause
                 self._pause = min(self._pause * 2, DRAIN[1])
                 return
             count = self._console.send(packet)
             if not count:
-                self._drain.set(DRAIN[1])
+                self._drain_at = now + DRAIN[1]
                 return
             self._pump.sent(count, now)
         self._pause = DRAIN[0]
-        self._drain.set(None)
 
     # ---- ends
 

@@ -28,12 +28,12 @@ def lose():
 guest.silence()
 states = []
 console = guest.GuestConsole(
-    guest.EventLoop(), "test:///default", "", None,
+    guest.event_loop(), "test:///default", "", None,
     on_output=None, on_state=lambda state, text: states.append(state), on_gone=None,
 )
 for call in (
     lambda: console.send(b"x"),
-    lambda: console._readable(console._stream, 0, console._stream),
+    lambda: console._recv(console._stream),
 ):
     console._connection, console._stream = FakeConnection(), FakeStream()
     console._state = State.CONNECTED
