@@ -7,7 +7,6 @@ socket of its own for the next one.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import select
 import signal
@@ -114,9 +113,7 @@ class _Relay:
                 now = time.monotonic()
                 self._settle(now)
                 if not self._done:
-                    self._loop.run_once(
-                        self._deadline(), math.inf if self._pump.throttled else None
-                    )
+                    self._loop.run_once(self._deadline(), self._pump.rest(now))
         except ConsoleError as error:
             self._clients.close_all(error.close, "The console was lost; connect again.")
             self._tell(control.Failed(code=error.code, message=str(error)))

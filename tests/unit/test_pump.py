@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -52,6 +53,44 @@ def finishes(of: Pump) -> list[Finish]:
 
 def events(of: Pump) -> list[control.Message]:
     return [one.event for one in of.intents() if isinstance(one, Emit)]
+
+
+# ---- when the guest is read
+
+
+def test_little_output_is_gathered_but_the_first_is_given_out_at_once() -> None:
+    p = make()
+    attach(p)
+    p.output(b"[    0.1] boot", 10.0)
+    assert p.rest(10.0) == 10.0 + pump.GATHER
+    assert p.rest(11.0) == 10.0 + pump.GATHER  # which is past: what comes now is read at once
+
+
+def test_the_echo_of_a_key_is_not_gathered() -> None:
+    p = make()
+    attach(p)
+    p.output(b"[    0.1] boot", 10.0)
+    p.input("a", b"x", 10.001)
+    assert p.rest(10.001) is None
+    p.output(b"x", 10.002)
+    assert p.rest(10.002) is None
+
+
+def test_fast_output_is_not_held_up() -> None:
+    p = make()
+    attach(p, notices=True, mode="ro")
+    for i in range(100):
+        p.output(b"x" * 4096, 10.0 + i / 1000)
+    assert p.rest(10.1) is None
+    p.output(b"$ ", 20.0)
+    assert p.rest(20.0) == 20.0 + pump.GATHER
+
+
+def test_a_guest_that_is_to_wait_is_not_read() -> None:
+    p = make()
+    attach(p)
+    p.output(b"x" * BACKLOG, 10.0)
+    assert p.rest(10.0) == math.inf
 
 
 # ---- to the client
