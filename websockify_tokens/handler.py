@@ -17,7 +17,8 @@ from websockify.websockifyserver import WebSockifyServer
 
 from . import addresses, events, heads, pages
 from .client import RefusedError, redeem
-from .pump import Ended, Pump, close, end_of, restarting
+from .ending import Ended, close, end_of, restarting
+from .pump import Pump
 
 REDEEMING, REFUSED, REDEEMED = b"r", b"n", b"y"
 """What a connection's process tells the one that forked it."""

@@ -348,7 +348,7 @@ class Visitor:
             4503: journal.was(journals.LIBVIRTD | journals.SUPERVISOR, guest, begin - LINGER, end),
         }
         if code == 1006 and end - visit.stalled < BEHIND and how == "ended":
-            # It did not come to the close frame within pump.LAST_OUTPUT, and it went on typing.
+            # It did not come to the close frame within ending.LAST_OUTPUT, and it went on typing.
             code = next((other for other, fits in explained.items() if fits), code)
         if not explained.get(code, False):
             self._without_cause(visit, how, code, reason, "ended without a cause")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from websockify_tokens import pump
+from websockify_tokens import ending, pump
 from websockify_tokens.client import WayBack
 from websockify_tokens.events import Events, MessageError, understood
 from websockify_tokens.frames import BINARY, TEXT
@@ -122,7 +122,7 @@ def test_a_gap_that_is_told_just_before_its_output_is_read(monkeypatch: pytest.M
         monkeypatch.setattr(pump, "_woken_by_sigterm", wake.fileno)
         relay = stack.enter_context(contextlib.closing(LateRelay(theirs)))
         made = pump.Pump(ours, relay, WayBack(back, b""), 0, Events())  # type: ignore[arg-type]
-        with pytest.raises(pump.Ended) as ended:
+        with pytest.raises(ending.Ended) as ended:
             made.run()
         assert (ended.value.code, ended.value.reason) == (1000, "Over.")
         assert shown(parts(client.recv(1000))) == [b"a", "skipped", b"b"]
