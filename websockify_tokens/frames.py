@@ -16,6 +16,7 @@ CONTROL_MAX = 125
 REASON_MAX = 120
 """Bytes of a close reason (DESIGN.md; RFC 6455 leaves room for 123)."""
 PROTOCOL_ERROR, NOT_UTF8, TOO_BIG = 1002, 1007, 1009
+_HEAD, _HEAD_16, _HEAD_64 = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
@@ -31,16 +32,18 @@ class FrameError(Exception):
         self.code = code
 
 
-def frame(opcode: int, payload: bytes) -> bytes:
-    """Return one whole frame, unmasked as a server's are."""
-    length = len(payload)
+def head(opcode: int, length: int) -> bytes:
+    """Return what goes before a frame's payload, unmasked as a server's is."""
     if length < 126:
-        head = struct.pack("!BB", 0x80 | opcode, length)
-    elif length < 1 << 16:
-        head = struct.pack("!BBH", 0x80 | opcode, 126, length)
-    else:
-        head = struct.pack("!BBQ", 0x80 | opcode, 127, length)
-    return head + payload
+        return _HEAD.pack(0x80 | opcode, length)
+    if length < 1 << 16:
+        return _HEAD_16.pack(0x80 | opcode, 126, length)
+    return _HEAD_64.pack(0x80 | opcode, 127, length)
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return one whole frame."""
+    return head(opcode, len(payload)) + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -65,12 +68,12 @@ class Reader:
     def __init__(self, text_max: int = 0) -> None:
         self._text_max = text_max
         self._message = bytearray()  # of text
-        self._buffer = bytearray()
+        self._buffer = b""  # the first part of a head, or of a control frame
         self._left = 0
         self._mask = b""
         self._in_message = False
         self._final = False
-        self._text: codecs.IncrementalDecoder | None = None  # of a text message
+        self._text: codecs.IncrementalDecoder | None = None  # checks a text message
         self._over = False
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
@@ -79,65 +82,66 @@ class Reader:
         Raises:
             FrameError: it breaks the protocol.
         """
-        if self._over:
-            return []
+        found: list[tuple[int, bytes]] = []
+        if self._buffer:
+            data = self._buffer + data
+        at = 0
         try:
-            return self._feed(data)
+            while at < len(data) and not self._over:
+                end = self._piece(data, at, found) if self._left else self._head(data, at, found)
+                if end == at:  # the rest of it is still to come
+                    break
+                at = end
         except FrameError:
             self._over = True
             raise
         finally:
-            if self._over:
-                self._buffer.clear()
-
-    def _feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        self._buffer += data
-        found: list[tuple[int, bytes]] = []
-        while self._left or (not self._over and self._head(found)):
-            if not self._left:  # a control frame, or one without payload
-                continue
-            piece = bytes(self._buffer[: self._left])
-            if not piece:
-                break
-            del self._buffer[: len(piece)]
-            self._left -= len(piece)
-            payload = _unmask(piece, self._mask)
-            self._check_text(payload)
-            self._data(payload, found)
-            turn = len(piece) % 4
-            self._mask = self._mask[turn:] + self._mask[:turn]
+            self._buffer = b"" if self._over else data[at:]
         return found
 
-    def _head(self, found: list[tuple[int, bytes]]) -> bool:
-        """Take a frame's head, and a control frame whole. Returns whether it is to be called on."""
-        buffer = self._buffer
-        if len(buffer) < 2:
-            return False
-        final, opcode, length = buffer[0] & 0x80, buffer[0] & 0x0F, buffer[1] & 0x7F
-        if buffer[0] & 0x70:
+    def _piece(self, data: bytes, at: int, found: list[tuple[int, bytes]]) -> int:
+        """Take what there is of a frame's payload. Returns where it ends."""
+        piece = data[at : at + self._left]
+        self._left -= len(piece)
+        payload = _unmask(piece, self._mask)
+        if self._left:
+            turn = len(piece) % 4
+            self._mask = self._mask[turn:] + self._mask[:turn]
+        if self._text is None:
+            found.append((BINARY, payload))
+        else:
+            self._of_text(self._text, payload, found)
+        return at + len(piece)
+
+    def _head(self, data: bytes, at: int, found: list[tuple[int, bytes]]) -> int:
+        """Take a frame's head, and a control frame whole. Returns where it ends: where it began,
+        if there is too little of it."""
+        if len(data) - at < 2:
+            return at
+        final, opcode, length = data[at] & 0x80, data[at] & 0x0F, data[at + 1] & 0x7F
+        if data[at] & 0x70:
             raise FrameError("reserved bits are set")
-        if not buffer[1] & 0x80:
+        if not data[at + 1] & 0x80:
             raise FrameError("a client's frame must be masked")
-        size = 6 + {126: 2, 127: 8}.get(length, 0)
-        if len(buffer) < size:
-            return False
+        start = at + (6 if length < 126 else 8 if length == 126 else 14)
+        if len(data) < start:
+            return at
         if length >= 126:
-            length = int.from_bytes(buffer[2 : size - 4], "big")
-            if length >> 63 or length < (1 << 16 if size == 14 else 126):
+            length = int.from_bytes(data[at + 2 : start - 4], "big")
+            if length >> 63 or length < (1 << 16 if start - at == 14 else 126):
                 raise FrameError("the length of a frame is not written as it must be")
-        mask = bytes(buffer[size - 4 : size])
+        mask = data[start - 4 : start]
         if opcode in (CLOSE, PING, PONG):
             if length > CONTROL_MAX or not final:
                 raise FrameError("a control frame is too long or fragmented")
-            if len(buffer) < size + length:
-                return False
-            payload = _unmask(bytes(buffer[size : size + length]), mask)
+            if len(data) < start + length:
+                return at
+            payload = _unmask(data[start : start + length], mask)
             if opcode == CLOSE:
                 _check_close(payload)
                 self._over = True
             found.append((opcode, payload))
-            del buffer[: size + length]
-            return True
+            return start + length
         if opcode not in (CONTINUATION, TEXT, BINARY):
             raise FrameError("an unknown kind of frame")
         if (opcode == CONTINUATION) != self._in_message:
@@ -146,32 +150,29 @@ class Reader:
             self._text = _UTF8() if opcode == TEXT else None
         self._in_message, self._final = not final, bool(final)
         self._left, self._mask = length, mask
-        del buffer[:size]
-        if not length:
-            self._check_text(b"")
-            self._data(b"", found)
-        return True
+        if not length and self._text is not None:
+            self._of_text(self._text, b"", found)
+        return start
 
-    def _data(self, payload: bytes, found: list[tuple[int, bytes]]) -> None:
-        """Hand the next piece of a message on, or a text message once it is whole."""
-        if self._text is None or not self._text_max:
+    def _of_text(
+        self, text: codecs.IncrementalDecoder, payload: bytes, found: list[tuple[int, bytes]]
+    ) -> None:
+        """Check the next piece of a text message; hand it on, or the message once it is whole."""
+        last = self._final and not self._left
+        try:
+            text.decode(payload, last)
+        except UnicodeDecodeError:
+            raise FrameError("text that is not UTF-8", NOT_UTF8) from None
+        if not self._text_max:
             if payload:
                 found.append((BINARY, payload))
             return
         self._message += payload
         if len(self._message) > self._text_max:
             raise FrameError(f"a text message has more than {self._text_max} bytes", TOO_BIG)
-        if self._final and not self._left:
+        if last:
             found.append((TEXT, bytes(self._message)))
             self._message.clear()
-
-    def _check_text(self, payload: bytes) -> None:
-        """Check the next piece of a message, which is the last if nothing of its frame is left."""
-        if self._text is not None:
-            try:
-                self._text.decode(payload, self._final and not self._left)
-            except UnicodeDecodeError:
-                raise FrameError("text that is not UTF-8", NOT_UTF8) from None
 
 
 def _check_close(payload: bytes) -> None:
