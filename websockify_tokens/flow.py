@@ -32,6 +32,10 @@ class Flow:
     Args:
         pings: whether to strew pings.
         now: seconds of a clock that does not jump, here and below.
+
+    Attributes:
+        outstanding: where each frame of output ends that is on its way: on the wire, in payload.
+        room: bytes of output that the client's window has room for; None: it has set none.
     """
 
     def __init__(self, now: float, *, pings: bool) -> None:
@@ -41,20 +45,16 @@ class Flow:
         self._pinged = self._ponged = 0
         self._acknowledged = 0
         self._delivered = 0
-        self._frames: deque[tuple[int, int]] = deque()  # where each ends: on the wire, in payload
+        self.outstanding: deque[tuple[int, int]] = deque()
         self._measured = (now, 0)
         self._spacing = SPACING
         self._sign = now
         self._pauses = [0.0, 0.0]
         self._turn = now
+        self.room: int | None = None
         self._window: int | None = None
         self._taken_in = 0
         self._full_since: float | None = None
-
-    @property
-    def room(self) -> int | None:
-        """Bytes of output that the client's window has room for; None: it has set none."""
-        return None if self._window is None else self._window - self._payload + self._taken_in
 
     def limit(self, window: int, now: float) -> None:
         """Have at most so many bytes of output under way that the client has not taken."""
@@ -83,35 +83,33 @@ class Flow:
         return self._taken(now)
 
     @property
-    def outstanding(self) -> bool:
-        """Whether output is on its way."""
-        return bool(self._frames)
-
-    @property
     def pause(self) -> float:
         """The longest time in seconds, of late, in which the client took nothing."""
         return max(self._pauses)
 
     def frames(self, payload: bytes, now: float) -> bytes:
         """Return output as frames, with pings among them."""
-        if not self._frames and (not self._ponged or self._ponged >= self._pinged):
+        if not self.outstanding and (not self._ponged or self._ponged >= self._pinged):
             self._sign = now  # it had nothing to take until now
-        self._measure(now)
-        wire = bytearray()
-        view = memoryview(payload)
-        while view:
-            room = len(view)
+        if now - self._measured[0] >= WINDOW:
+            self._measure(now)
+        wire: list[bytes] = []
+        at = 0
+        while at < len(payload):
+            end = len(payload)
             if self._pings:
-                room = max(1, self._spacing - (self._payload - self._pinged))
-            piece, view = view[:room], view[room:]
-            wire += frames.frame(frames.BINARY, bytes(piece))
+                end = min(end, at + max(1, self._pinged + self._spacing - self._payload))
+            head, piece = frames.head(frames.BINARY, end - at), payload[at:end]
+            wire += head, piece
+            self._wire += len(head) + len(piece)
             self._payload += len(piece)
-            self._frames.append((self._wire + len(wire), self._payload))
+            self.outstanding.append((self._wire, self._payload))
             if self._pings and self._payload - self._pinged >= self._spacing:
-                wire += self.ping()
-        self._wire += len(wire)
-        self._look_at_room(now)
-        return bytes(wire)
+                wire.append(self.other(self.ping()))
+            at = end
+        if self._window is not None:
+            self._look_at_room(now)
+        return b"".join(wire)
 
     def ping(self) -> bytes:
         """Return a ping that tells where it stands; the caller counts it with ``other``."""
@@ -140,10 +138,10 @@ class Flow:
             Whether it took some since the last look.
         """
         acknowledged = self._wire - waiting
-        progress = acknowledged > self._acknowledged and bool(self._frames)
+        progress = acknowledged > self._acknowledged and bool(self.outstanding)
         self._acknowledged = max(self._acknowledged, acknowledged)
-        while self._frames and self._frames[0][0] <= self._acknowledged:
-            self._delivered = self._frames.popleft()[1]
+        while self.outstanding and self.outstanding[0][0] <= self._acknowledged:
+            self._delivered = self.outstanding.popleft()[1]
         return progress and self._taken(now)
 
     @property
@@ -152,8 +150,9 @@ class Flow:
         return max(self._delivered, self._ponged)
 
     def _look_at_room(self, now: float) -> None:
-        room = self.room
-        self._full_since = now if room is not None and room <= 0 else None
+        if self._window is not None:
+            self.room = self._window - self._payload + self._taken_in
+            self._full_since = now if self.room <= 0 else None
 
     def _taken(self, now: float) -> bool:
         if now - self._turn >= MEMORY:
@@ -165,7 +164,6 @@ class Flow:
 
     def _measure(self, now: float) -> None:
         began, payload = self._measured
-        if now - began >= WINDOW:
-            speed = (self._payload - payload) / (now - began)
-            self._spacing = max(SPACING, int(speed / PINGS))
-            self._measured = (now, self._payload)
+        speed = (self._payload - payload) / (now - began)
+        self._spacing = max(SPACING, int(speed / PINGS))
+        self._measured = (now, self._payload)
