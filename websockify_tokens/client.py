@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import time
 from typing import Any
@@ -41,6 +42,8 @@ class WayBack:
     def __init__(self, sock: socket.socket, rest: bytes) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._buffer = rest
         self.ended = False
 
@@ -50,11 +53,9 @@ class WayBack:
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events that have come; lines that are none are passed over."""
-        while not self.ended and len(self._buffer) <= ANSWER_MAX:
+        while not self.ended and len(self._buffer) <= ANSWER_MAX and self._poll.poll(0):
             try:
                 data = self._sock.recv(ANSWER_MAX)
-            except BlockingIOError:
-                break
             except OSError:
                 data = b""
             self.ended = not data
