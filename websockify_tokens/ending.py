@@ -95,8 +95,7 @@ def close(client: socket.socket, end: Ended) -> None:
     with contextlib.suppress(OSError):
         while (now := time.monotonic()) < last:
             if unsent:
-                with contextlib.suppress(*LATER):
-                    del unsent[: client.send(unsent)]
+                del unsent[: send(client, unsent)]
             if end.vanished or (end.by_client and not unsent):
                 break
             if not delivered and not unsent and not in_kernel(client):
@@ -119,6 +118,14 @@ def _closes(reader: frames.Reader, data: bytes) -> bool:
     with contextlib.suppress(frames.FrameError):
         return any(opcode == frames.CLOSE for opcode, _ in reader.feed(data))
     return False
+
+
+def send(sock: socket.socket, data: bytes | bytearray) -> int:
+    """Send what a socket takes at once. Returns how many bytes."""
+    try:
+        return sock.send(data)
+    except LATER:
+        return 0
 
 
 def in_kernel(client: socket.socket) -> int:

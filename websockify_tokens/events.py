@@ -32,6 +32,12 @@ class Events:
         self._gaps: deque[tuple[int, bytes]] = deque()
         self._newest: dict[str, bytes] = {}  # of each kind that needs no place
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are events to be sent, with no output to wait for."""
+        gap = self._gaps and self._gaps[0][0] <= self._received
+        return bool(self._newest or gap)
+
     def add(self, told: list[dict[str, Any]]) -> None:
         """Take events from the relay. Of a kind that waits already only the newest counts."""
         for event in told:

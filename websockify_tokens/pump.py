@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from .ending import (
     end_of,
     in_kernel,
     restart,
+    send,
 )
 from .flow import Flow
 from .liveness import INFO_SIZE, LOOKS, Liveness, Look
@@ -66,6 +68,9 @@ class Pump:
         self._liveness = Liveness(heartbeat, now)
         self._looks = 0
         self._ping_waits = False
+        self._tls = client if isinstance(client, ssl.SSLSocket) else None
+        self._poll = select.poll()
+        self._watched: tuple[bool, ...] = ()
         client.setblocking(False)
         relay.setblocking(False)
 
@@ -89,51 +94,72 @@ class Pump:
             if not there or now >= deadline:
                 break
             with contextlib.suppress(OSError):
-                self._write_client()
+                if self._to_client:
+                    self._write_client()
             select.select([], [], [], TICK / 20)
         self._back.tell("delivered", bytes=self._flow.delivered, reason=reason, left=left)
 
     def _run(self) -> None:
         wake = _woken_by_sigterm()
-        poll = select.poll()
-        poll.register(wake, select.POLLIN)
-        look_at = time.monotonic() + self._heartbeat / LOOKS
-        tick_at = 0.0
-        wanted: dict[int, int] = {}
+        self._poll.register(wake, select.POLLIN)
         client, relay, back = self._client.fileno(), self._relay.fileno(), self._back.fileno()
+        now = time.monotonic()
+        look_at = now + self._heartbeat / LOOKS if self._heartbeat else math.inf
+        tick_at = 0.0
         while True:
-            want = self._wanted()
-            for fd, mask in want.items():
-                if wanted.get(fd) != mask:
-                    poll.register(fd, mask)
-            for fd in wanted.keys() - want.keys():
-                poll.unregister(fd)
-            wanted = want
-            due = [look_at] if self._heartbeat else []
-            if self._flow.outstanding or self._to_relay:
-                due.append(tick_at)
-            wait = max(0.0, min(due) - time.monotonic()) * 1000 if due else None
-            ready = dict(poll.poll(wait))
-            if wake in ready:
-                raise restart()
-            if back in ready:
-                self._read_back()
-            if ready.get(relay, 0) & ~select.POLLOUT:
-                self._read_relay()
-            if ready.get(client, 0) & select.POLLIN:
-                self._read_client()
-            elif ready.get(client, 0) & (select.POLLHUP | select.POLLERR | select.POLLRDHUP):
-                raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
-            self._write_relay()
-            self._tell_client()
-            self._write_client()
+            self._watch()
+            due = look_at
+            if (self._flow.outstanding or self._to_relay) and tick_at < due:
+                due = tick_at
+            wait = max(0.0, due - now) * 1000 if due < math.inf else None
+            ready = self._poll.poll(wait)
             now = time.monotonic()
-            if self._heartbeat and now >= look_at:
+            for fd, mask in ready:
+                if fd == relay:
+                    if mask & ~select.POLLOUT:
+                        self._read_relay(now)
+                elif fd == client:
+                    if mask & select.POLLIN:
+                        self._read_client(now)
+                    elif mask & (select.POLLHUP | select.POLLERR | select.POLLRDHUP):
+                        raise Ended(GOING_AWAY, "The client is gone.", by_client=True)
+                elif fd == back:
+                    self._read_back()
+                else:
+                    raise restart()
+            if self._to_relay:
+                self._write_relay()
+            if self._shown is not None:
+                self._tell_client(now)
+            if self._to_client:
+                self._write_client()
+            if now >= look_at:
                 look_at = now + self._heartbeat / LOOKS
-                self._look()
+                self._look(now)
             if now >= tick_at:
                 tick_at = now + TICK
                 self._tick(now)
+
+    def _watch(self) -> None:
+        """Poll for what can be done: a side is read only when nothing waits to be written to the
+        other."""
+        state = bool(self._to_client), bool(self._to_relay), self._room() > 0, self._back.ended
+        if state == self._watched:
+            return
+        self._watched = state
+        to_client, to_relay, room, ended = state
+        client = select.POLLRDHUP
+        client |= select.POLLIN if not to_relay else 0
+        client |= select.POLLOUT if to_client else 0
+        relay = select.POLLIN if room else 0
+        relay |= select.POLLOUT if to_relay else 0
+        back = select.POLLIN if not ended else 0
+        for side, mask in (self._client, client), (self._relay, relay), (self._back, back):
+            if mask:
+                self._poll.register(side, mask)
+            else:  # even then it would be told of an end, again and again
+                with contextlib.suppress(KeyError):
+                    self._poll.unregister(side)
 
     def _tick(self, now: float) -> None:
         if self._flow.outstanding and self._look_at_flow(now):
@@ -157,11 +183,11 @@ class Pump:
             self._to_client += self._flow.other(self._flow.ping())
             self._ping_waits = True
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         """See whether the client is still there; send a ping when it is time for one."""
         info = self._client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_SIZE)
         reading = not self._to_relay
-        why = self._liveness.verdict(time.monotonic(), Look.parse(info), reading=reading)
+        why = self._liveness.verdict(now, Look.parse(info), reading=reading)
         if why is not None:
             raise Ended(GOING_AWAY, why, vanished=True)
         self._looks += 1
@@ -174,20 +200,6 @@ class Pump:
         if self._shown is not None and self._heartbeat:
             self._shown.add([{"v": VERSION, "op": "alive", "next": self._heartbeat}])
 
-    def _wanted(self) -> dict[int, int]:
-        """What to poll for: a side is read only when nothing waits to be written to the other."""
-        client = select.POLLRDHUP
-        client |= select.POLLIN if not self._to_relay else 0
-        client |= select.POLLOUT if self._to_client else 0
-        relay = select.POLLIN if self._room() else 0
-        relay |= select.POLLOUT if self._to_relay else 0
-        want = {self._client.fileno(): client}
-        if relay:
-            want[self._relay.fileno()] = relay
-        if not self._back.ended:
-            want[self._back.fileno()] = select.POLLIN
-        return want
-
     def _room(self) -> int:
         """Return how many bytes are to be read from the relay. A session that has ended is not held
         back by the client's window: it is to be told."""
@@ -198,7 +210,7 @@ class Pump:
             return CHUNK
         return max(0, min(room, CHUNK))
 
-    def _read_relay(self) -> None:
+    def _read_relay(self, now: float) -> None:
         room = self._room()
         if not room:
             return
@@ -211,24 +223,30 @@ class Pump:
         if not data:
             raise self._end or end_of(self._back)
         if self._shown is None:
-            self._to_client += self._flow.frames(data, time.monotonic())
+            self._give(self._flow.frames(data, now))
         else:
             self._read_back()  # what stands before or in this output has been written before it
-            self._send(self._shown.parts(data))
+            self._send(self._shown.parts(data), now)
 
-    def _send(self, parts: list[tuple[int, bytes]]) -> None:
+    def _give(self, wire: bytes) -> None:
+        """Send the client what it takes at once."""
+        if not self._to_client:
+            wire = wire[send(self._client, wire) :]
+        self._to_client += wire
+
+    def _send(self, parts: list[tuple[int, bytes]], now: float) -> None:
         for opcode, payload in parts:
             if opcode == frames.BINARY:
-                self._to_client += self._flow.frames(payload, time.monotonic())
+                self._give(self._flow.frames(payload, now))
             else:
                 self._to_client += self._flow.other(frames.frame(opcode, payload))
 
-    def _tell_client(self) -> None:
+    def _tell_client(self, now: float) -> None:
         """Give a client the events that have come; while it takes nothing they wait."""
-        if self._shown is not None and not self._to_client:
-            self._send(self._shown.parts(b""))
+        if self._shown is not None and self._shown.waiting and not self._to_client:
+            self._send(self._shown.parts(b""), now)
 
-    def _read_client(self) -> None:
+    def _read_client(self, now: float) -> None:
         while not self._to_relay:
             try:
                 data = self._client.recv(CHUNK)
@@ -244,22 +262,21 @@ class Pump:
                 if opcode == frames.BINARY:
                     self._to_relay += payload
                 elif opcode == frames.TEXT:
-                    self._hear(payload)
+                    self._hear(payload, now)
                 elif opcode == frames.PING and len(self._to_client) < CHUNK:
                     self._to_client += self._flow.other(frames.frame(frames.PONG, payload))
-                elif opcode == frames.PONG and self._flow.pong(payload, time.monotonic()):
-                    self._tell_taking(time.monotonic())
+                elif opcode == frames.PONG and self._flow.pong(payload, now):
+                    self._tell_taking(now)
                 elif opcode == frames.CLOSE:
                     self._write_relay()
                     end = Ended(NORMAL, "The client closed.", by_client=True)
                     end.left = self._shown is not None and payload[:2] == NORMAL.to_bytes(2, "big")
                     raise end
-            if not isinstance(self._client, ssl.SSLSocket) or not self._client.pending():
+            if self._tls is None or not self._tls.pending():
                 return
 
-    def _hear(self, payload: bytes) -> None:
+    def _hear(self, payload: bytes, now: float) -> None:
         """Take a text message of a client that is shown events."""
-        now = time.monotonic()
         try:
             op, count = events.understood(payload)
             if op == "window":
@@ -273,19 +290,14 @@ class Pump:
             raise Ended(events.POLICY_VIOLATION, text) from None
 
     def _write_relay(self) -> None:
-        if self._to_relay:
-            try:
-                del self._to_relay[: self._relay.send(self._to_relay)]
-            except BlockingIOError:
-                return
-            except OSError:  # it has ended: reading it, which comes next, says how
-                self._to_relay.clear()
+        try:
+            del self._to_relay[: send(self._relay, self._to_relay)]
+        except OSError:  # it has ended: reading it, which comes next, says how
+            self._to_relay.clear()
 
     def _write_client(self) -> None:
-        if self._to_client:
-            with contextlib.suppress(*LATER):
-                del self._to_client[: self._client.send(self._to_client)]
-                self._ping_waits = self._ping_waits and bool(self._to_client)
+        del self._to_client[: send(self._client, self._to_client)]
+        self._ping_waits = self._ping_waits and bool(self._to_client)
 
     def _read_back(self) -> None:
         while told := self._back.events():
