@@ -129,8 +129,8 @@ class Pump:
                     raise restart()
             if self._to_relay:
                 self._write_relay()
-            if self._shown is not None:
-                self._tell_client(now)
+            if self._shown is not None and self._shown.waiting and not self._to_client:
+                self._send(self._shown.parts(b""), now)
             if self._to_client:
                 self._write_client()
             if now >= look_at:
@@ -154,7 +154,7 @@ class Pump:
         relay = select.POLLIN if room else 0
         relay |= select.POLLOUT if to_relay else 0
         back = select.POLLIN if not ended else 0
-        for side, mask in (self._client, client), (self._relay, relay), (self._back, back):
+        for side, mask in (self._back, back), (self._relay, relay), (self._client, client):
             if mask:
                 self._poll.register(side, mask)
             else:  # even then it would be told of an end, again and again
@@ -240,11 +240,6 @@ class Pump:
                 self._give(self._flow.frames(payload, now))
             else:
                 self._to_client += self._flow.other(frames.frame(opcode, payload))
-
-    def _tell_client(self, now: float) -> None:
-        """Give a client the events that have come; while it takes nothing they wait."""
-        if self._shown is not None and self._shown.waiting and not self._to_client:
-            self._send(self._shown.parts(b""), now)
 
     def _read_client(self, now: float) -> None:
         while not self._to_relay:
