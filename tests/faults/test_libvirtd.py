@@ -271,6 +271,8 @@ def steal(guest: Guest) -> Iterator[Pty]:
     command = ["virsh", "--connect", guest.libvirtd.uri, "console", "--force", guest.uuid]
     with Pty(command) as virsh:
         virsh.read_until(b"Escape character")
+        # Until then its own terminal echoes what is typed, and nothing has been taken yet.
+        assert rig.eventually(lambda: virsh.raw)
         yield virsh
 
 
