@@ -2,7 +2,7 @@
 ; It says "ready" once it is.
 ;   0x05   sends 1 MiB of noise: the top bytes of x = x * 1664525 + 1013904223 (mod 2^32), x = 1
 ;   0x06   sends 0x20..0x7e over and over until a byte comes, which is dropped, then how many bytes
-;          that were in 8 hexadecimal digits, and one 0x04
+;          that were in 8 hexadecimal digits, and one 0x04; another 0x06 begins anew with both
 ;   0x07   is deaf: sends 0x20..0x7f over and over and reads nothing, until an NMI
 ;   0x08   hangs: neither sends nor reads, until an NMI
 ;   0x0e   panics: tells the pvpanic device, if the guest has one
@@ -102,6 +102,8 @@ flood:  mov bl, 0x20
 .same:  loop .byte
         jmp .burst
 .stop:  call receive
+        cmp al, 6
+        je flood
         mov cx, 8
 .digit: rol edi, 4
         mov ax, di
