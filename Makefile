@@ -7,7 +7,7 @@ help:
 	@echo "make test-slow  all tests"
 	@echo "make soak       random clients and faults for 30 minutes; MINUTES=5, ARGS='--seed N'"
 	@echo "make fuzz       hostile input for a minute a target; SECONDS=600, TARGETS='config names'"
-	@echo "make bench      measures the page in Chromium, five times; docs/performance.md"
+	@echo "make bench      measures everything, nine minutes; ARGS='rtt flood' for some; docs/performance.md"
 	@echo "make lint       mypy, ruff and codespell, which 'make test' runs as well"
 	@echo "make clean      remove what was built in this directory"
 
@@ -38,8 +38,9 @@ fuzz: setup
 	FUZZ_EXAMPLES=$(SECONDS) .venv/bin/python -m pytest --timeout 0 \
 	  tests/integration/test_rest_schema.py
 
-bench: setup
-	.venv/bin/python -m tests.bench.page $(ARGS)
+bench:
+	@tools/setup bench
+	.venv/bin/python -m tests.bench $(ARGS)
 
 lint: setup
 	.venv/bin/mypy

@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from playwright.sync_api import Page
@@ -27,6 +27,8 @@ from serial_console.demo.libvirtd import PrivateLibvirtd
 from tests import rig
 from tests.chromium import launched, status
 from tests.stack import Stack
+
+from .rounds import Samples, add
 
 KEYS = 100
 PAUSE = 120
@@ -68,18 +70,21 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
+    samples = measure(parser.parse_args().runs)
+    spreads = {name: _spread(values) for name, values in samples["ours"].items()}
+    print(json.dumps(spreads, indent=2))
+
+
+def measure(runs: int) -> Samples:
+    """Return the samples of so many runs."""
+    samples: Samples = {}
     with launched() as browser:
-        keys = [_keys(browser.new_page()) for _ in range(runs)]
-        floods = [_flood(browser.new_page()) for _ in range(runs)]
-    results = {
-        "key_to_glyph_ms": {name: _spread(one[name] for one in keys) for name in keys[0]},
-        "flood": {name: _spread(one[name] for one in floods) for name in floods[0]},
-    }
-    print(json.dumps(results, indent=2))
+        for _ in range(runs):
+            add(samples, "ours", _keys(browser.new_page()) | _flood(browser.new_page()))
+    return samples
 
 
-def _spread(values: Iterator[float]) -> dict[str, float]:
+def _spread(values: Sequence[float]) -> dict[str, float]:
     found = sorted(values)
     return {
         "median": round(statistics.median(found), 2),
@@ -106,9 +111,9 @@ def _keys(page: Page) -> dict[str, float]:
         stack.wait_free()
     assert len(times) == KEYS
     return {
-        "p50": times[len(times) // 2],
-        "p99": times[-2],
-        "websocket_echo_p50": echoes[len(echoes) // 2],
+        "key_to_glyph_p50_ms": times[len(times) // 2],
+        "key_to_glyph_p99_ms": times[-2],
+        "websocket_echo_p50_ms": echoes[len(echoes) // 2],
     }
 
 
@@ -170,7 +175,13 @@ def _serve(redeem: str, path: str) -> None:
             _tell(back, ok=True, path=path, session="s", guest="g", console="serial0", mode="rw")
             relay, _ = listener.accept()
             with relay:
-                session = {"id": "s", "guest": "g", "uuid": "u", "console": "serial0", "user": ""}
+                session: dict[str, Any] = {
+                    "id": "s",
+                    "guest": "g",
+                    "uuid": "u",
+                    "console": "serial0",
+                    "user": "",
+                }
                 session |= {"mode": "rw", "escape": "", "resume": 0, "relay": "r", "position": 0}
                 session |= {"replay": 0, "printed": None, "continued": False}
                 _tell(back, op="session", **session)
