@@ -34,7 +34,7 @@ REST = 0.5
 STALL = 60.0
 STALLED = 1.5
 """Seconds after which a client that reads nothing has surely been found to be stalled."""
-PACE = 4.0
+PACE = 3.0
 GROWTH_COUNTS = (1, 10, 50, 200, 500)
 GROWTH_FLOOD_COUNTS = (1, 50, 500)
 GROWTH_FLOOD = 0.5
@@ -294,6 +294,8 @@ def _added_memory(target: Target, base: Values, sessions: int) -> Values:
 def _counted(client: Client, began: float) -> Values:
     """Stop the guest; return its KB/s since then by its own count, and when the client felt it."""
     end = client.do("stop")
+    if not end["counted"]:
+        raise RuntimeError("the guest has not counted")
     return {
         "kb_per_s": end["counted"] / 1e3 / (end["seconds"] - began),
         "felt_ms": float(end["felt_ms"]),

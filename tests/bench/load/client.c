@@ -10,7 +10,7 @@
 //                    sessions; the next three are about these
 //   read SECONDS     reads so long, or until the next command; bytes, seconds, breaks (where the pattern was broken), ended (sessions)
 //   again            has them begin anew with counting what it prints; seconds (clock)
-//   stop             ends it; felt_ms from that to its end (0x04), counted by the guest, bytes read meanwhile,
+//   stop             ends it, also if another client had it begin; felt_ms from that to its end (0x04), counted by the guest, bytes read meanwhile,
 //                    seconds (clock)
 //   close            closes all sessions
 // Between two commands sessions are read and pings answered, but while they flood: then the client is stalled.
@@ -263,6 +263,8 @@ static void command_stop(void)
 {
     double begin = now(), end;
 
+    if (flooding == 0)
+        flooding = count; // another client had it begin
     memset(stopped, 0, sizeof stopped);
     memset(tail, 0, sizeof tail);
     left = flooding;
