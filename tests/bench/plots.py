@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from .goals import GOALS, OURS, Results, judge
 from .rounds import Samples
@@ -29,6 +30,12 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "savefig.facecolor": "white",  # read on a dark page too
+}
+LEGEND: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1.0, 1.0),  # beside the title: there is room in every plot
+    "frameon": False,
+    "ncols": 2,
 }
 
 
@@ -69,7 +76,7 @@ def draw(results: Results, directory: str) -> None:
     for name, samples in results.items():
         plot = PLOTS[name]
         with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-            figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+            figure = Figure(figsize=(8, 3.4), layout="constrained")
             axes = figure.subplots()
             axes.set_title(plot.title, loc="left", fontweight="bold")
             if isinstance(plot, Bars):
@@ -102,6 +109,9 @@ def _bars(axes: Axes, plot: Bars, samples: Samples) -> None:
     axes.margins(x=0.12)
     if plot.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
 
 
 def _goal(axes: Axes, figure: str, metric: str, results: Results) -> None:
@@ -114,7 +124,7 @@ def _goal(axes: Axes, figure: str, metric: str, results: Results) -> None:
                 continue
             of = f" {verdict.peer}" if verdict.peer else ""
             axes.axvline(limit, color=LIMIT, linestyle="--", label=f"goal {goal.text}{of}")
-            axes.legend(loc="lower right", frameon=False)
+            axes.legend(**LEGEND)
             return
 
 
@@ -133,10 +143,11 @@ def _lines(axes: Axes, plot: Lines, samples: Samples) -> None:
     axes.set_xscale("log")
     axes.set_xticks(sorted(found), [str(count) for count in sorted(found)], minor=False)
     axes.minorticks_off()
+    axes.margins(y=0.15)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("sessions")
     axes.set_ylabel(plot.unit)
-    axes.legend(frameon=False)
+    axes.legend(**LEGEND)
 
 
 def _name(path: str, title: str) -> None:
