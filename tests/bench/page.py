@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import socket
@@ -78,7 +79,8 @@ def main() -> None:
 def measure(runs: int) -> Samples:
     """Return the samples of so many runs."""
     samples: Samples = {}
-    with launched() as browser:
+    # The services' logs are printed when they end.
+    with contextlib.redirect_stdout(io.StringIO()), launched() as browser:
         for _ in range(runs):
             add(samples, "ours", _keys(browser.new_page()) | _flood(browser.new_page()))
     return samples
