@@ -11,7 +11,7 @@ from __future__ import annotations
 from websockify.token_plugins import BasePlugin
 from websockify.websockifyserver import WebSockifyServer
 
-from .client import RefusedError, redeem
+from .client import Redemption, RefusedError
 
 __all__ = ["ConsoleTokens"]
 
@@ -33,7 +33,7 @@ class ConsoleTokens(BasePlugin):  # type: ignore[misc]
                 instead would have it log the token.
         """
         try:
-            path, back = redeem(self.source, token)
+            path, back = Redemption(self.source, token).answer()
         except RefusedError as refused:
             raise WebSockifyServer.EClose(refused.reason) from None
         back.close()

@@ -85,70 +85,89 @@ class WayBack:
         self._sock.close()
 
 
-def redeem(
-    source: str,
-    token: str,
-    client: str = "",
-    *,
-    events: bool = False,
-    shows_events: bool = False,
-    after: str = "",
-) -> tuple[str, WayBack]:
-    """Exchange a token for the path of the socket that this process, and no other, may connect.
+class Redemption:
+    """A token on its way to be exchanged for the path of a socket, which this process, and no
+    other, may then connect. What goes wrong is told by ``answer``.
 
     Args:
         source: the path of redeem.sock.
         token: the secret as it came.
         client: the client's address, for listings and for tokens that are bound to one.
-        events: have the session's events written to the returned way back.
+        events: have the session's events written to the way back.
         shows_events: the client itself is shown them, and needs no notices among its bytes.
         after: where its output ended before, as it says; "" where it says nothing.
-
-    Returns:
-        The path, and the way back, which the caller closes.
-
-    Raises:
-        RefusedError: the token was refused, or the supervisor cannot be reached.
     """
-    request = {"v": VERSION, "op": "redeem", "token": token, "client": client, "events": events}
-    if shows_events:
-        request |= {"shows_events": True, "after": after}
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        deadline = time.monotonic() + TIMEOUT
-        sock.settimeout(TIMEOUT)
-        sock.connect(source)
-        # It may have said no before it was asked.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            sock.sendall(json.dumps(request).encode() + b"\n")
+
+    def __init__(
+        self,
+        source: str,
+        token: str,
+        client: str = "",
+        *,
+        events: bool = False,
+        shows_events: bool = False,
+        after: str = "",
+    ) -> None:
+        request = {"v": VERSION, "op": "redeem", "token": token, "client": client, "events": events}
+        if shows_events:
+            request |= {"shows_events": True, "after": after}
+        self._deadline = time.monotonic() + TIMEOUT
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._failure: OSError | None = None
+        try:
+            self._sock.settimeout(TIMEOUT)
+            self._sock.connect(source)
+            # It may have said no before it was asked.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._sock.sendall(json.dumps(request).encode() + b"\n")
+        except OSError as error:
+            self._failure = error
+
+    def answer(self) -> tuple[str, WayBack]:
+        """Wait for the answer.
+
+        Returns:
+            The path, and the way back, which the caller closes.
+
+        Raises:
+            RefusedError: the token was refused, or the supervisor cannot be reached.
+        """
+        try:
+            if self._failure is not None:
+                raise self._failure
+            line, rest = self._line()
+            answer = json.loads(line)
+            if answer.get("op") == "end":  # the relay's last event overtook the supervisor's answer
+                raise RefusedError(_code(answer["code"]), _sentence(answer["reason"]))
+            if answer.get("ok") is not True:
+                raise RefusedError(_code(answer["close"]), _sentence(answer["message"]))
+            return _path(answer["path"]), WayBack(self._sock, rest)
+        except RefusedError:
+            self._sock.close()
+            raise
+        except OSError as error:
+            self._sock.close()
+            why = error.strerror or "it does not answer"
+            raise RefusedError(
+                UNAVAILABLE, f"The console service cannot be reached ({why}); try again in a while."
+            ) from None
+        except _NOT_UNDERSTOOD:
+            self._sock.close()
+            raise RefusedError(
+                UNAVAILABLE, "The console service gave no proper answer; see the gateway's log."
+            ) from None
+
+    def _line(self) -> tuple[bytes, bytes]:
+        """Return the answer's line, and what came after it."""
         buffer = b""
         while b"\n" not in buffer:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            data = sock.recv(ANSWER_MAX)
+            self._sock.settimeout(max(0.001, self._deadline - time.monotonic()))
+            data = self._sock.recv(ANSWER_MAX)
             if not data or len(buffer) > ANSWER_MAX:
                 raise RefusedError(UNAVAILABLE, "The console service broke off; try again.")
             buffer += data
         line, _, rest = buffer.partition(b"\n")
-        answer = json.loads(line)
-        if answer.get("op") == "end":  # the relay's last event overtook the supervisor's answer
-            raise RefusedError(_code(answer["code"]), _sentence(answer["reason"]))
-        if answer.get("ok") is not True:
-            raise RefusedError(_code(answer["close"]), _sentence(answer["message"]))
-        return _path(answer["path"]), WayBack(sock, rest)
-    except RefusedError:
-        sock.close()
-        raise
-    except OSError as error:
-        sock.close()
-        why = error.strerror or "it does not answer"
-        raise RefusedError(
-            UNAVAILABLE, f"The console service cannot be reached ({why}); try again in a while."
-        ) from None
-    except _NOT_UNDERSTOOD:
-        sock.close()
-        raise RefusedError(
-            UNAVAILABLE, "The console service gave no proper answer; see the gateway's log."
-        ) from None
+        return line, rest
 
 
 def _code(value: object) -> int:

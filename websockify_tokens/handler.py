@@ -16,7 +16,7 @@ from websockify.websocketproxy import ProxyRequestHandler
 from websockify.websockifyserver import WebSockifyServer
 
 from . import addresses, events, heads, pages
-from .client import RefusedError, redeem
+from .client import Redemption, RefusedError
 from .ending import Ended, close, end_of, restarting
 from .pump import Pump
 
@@ -238,8 +238,22 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         self.protocol = next((one for one in PROTOCOLS if one in protocols), "")
         if self.protocol:
             self.headers["Sec-WebSocket-Protocol"] = self.protocol
+        if self._token and len(self._token) <= TOKEN_MAX and self.headers.get("Sec-WebSocket-Key"):
+            self._redeem()
         # From the answer to the handshake on, a client is told why it ends.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def _redeem(self) -> None:
+        """Begin to redeem the token: the relay starts while the handshake is answered."""
+        self.server.tell(REDEEMING)
+        self._redemption = Redemption(
+            self.server.token_plugin.source,
+            self._token,
+            addresses.shown(self.client_address),
+            events=True,
+            shows_events=self.protocol == events.PROTOCOL,
+            after=self._after,
+        )
 
     def _origins(self) -> list[str]:
         """Return the origins of pages that may connect; no header but Host adds to them."""
@@ -284,17 +298,8 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             raise Ended(BAD_TOKEN, "This token is not one of ours; ask for a new one.")
         if not self._token:
             raise Ended(NO_TOKEN, "A token is needed; open this page from your host manager.")
-        client = addresses.shown(self.client_address)
-        self.server.tell(REDEEMING)
         try:
-            path, back = redeem(
-                self.server.token_plugin.source,
-                self._token,
-                client,
-                events=True,
-                shows_events=self.protocol == events.PROTOCOL,
-                after=self._after,
-            )
+            path, back = self._redemption.answer()
         except RefusedError as refused:
             self.server.tell(REFUSED)
             raise Ended(refused.close, refused.reason) from None

@@ -56,7 +56,7 @@ def test_an_answer_that_is_none_is_a_refusal(run_dir: str, answer: bytes, words:
         supervisor.raw_redeem = answer
         source = f"{run_dir}/redeem.sock"
         with pytest.raises(client.RefusedError, match=words) as raised:
-            client.redeem(source, "token")
+            client.Redemption(source, "token").answer()
         assert raised.value.close == 4503
         with pytest.raises(WebSockifyServer.EClose, match=words):
             ConsoleTokens(source).lookup("token")
@@ -66,7 +66,7 @@ def test_a_reason_is_shown_without_what_a_terminal_would_obey(run_dir: str) -> N
     with fakes.FakeSupervisor(run_dir) as supervisor:
         supervisor.raw_redeem = line(ok=False, close=4409, message="\x1b[2J\ud800no\n" + "x" * 3000)
         with pytest.raises(client.RefusedError) as raised:
-            client.redeem(f"{run_dir}/redeem.sock", "token")
+            client.Redemption(f"{run_dir}/redeem.sock", "token").answer()
     assert raised.value.close == 4409
     assert raised.value.reason.isprintable()
     assert len(raised.value.reason) == client.REASON_MAX
@@ -77,7 +77,7 @@ def test_a_reason_is_shown_without_what_a_terminal_would_obey(run_dir: str) -> N
 )
 def test_any_token_is_asked_about_or_refused(run_dir: str, token: str) -> None:
     with fakes.FakeSupervisor(run_dir), pytest.raises(client.RefusedError):
-        client.redeem(f"{run_dir}/redeem.sock", token)
+        client.Redemption(f"{run_dir}/redeem.sock", token).answer()
 
 
 def test_a_supervisor_that_dribbles_is_not_waited_for(
@@ -100,7 +100,7 @@ def test_a_supervisor_that_dribbles_is_not_waited_for(
         began = time.monotonic()
         try:
             with pytest.raises(client.RefusedError, match="cannot be reached"):
-                client.redeem(listener.path, "token")
+                client.Redemption(listener.path, "token").answer()
             assert time.monotonic() - began < 2
         finally:
             over.set()
