@@ -68,6 +68,7 @@ KIMCHI_RTT = tuple(Peer("Kimchi, by ttyd", one.target, one.factor * 891 / 344) f
 KIMCHI_MB = tuple(Peer("Kimchi, by ttyd", one.target, one.factor * 0.33 / 19) for one in TTYD_MB)
 BARE = (Peer("bare stream", "bare stream"),)
 STOCK = (Peer("stock websockify", "stock websockify"),)
+NOVA = (Peer("websockify, TCP", "websockify, TCP"),)
 FLAT = 1.1
 """What "flat" from 1 to 500 sessions may mean."""
 
@@ -80,6 +81,7 @@ GOALS = (
     Goal("flood", "mb_per_s", "output to WebSocket", "MB/s", 100, KIMCHI_MB, at_least=True),
     Goal("flood", "cpu_ms_per_mb", "CPU of relay and gateway, flood", "ms/MB", 0.55, (TTYD,)),
     Goal("uart", "cpu_ms_per_mb", "CPU of relay and gateway, real UART", "ms/MB", 0.3, STOCK),
+    Goal("uart", "cpu_ms_per_mb", "CPU of relay and gateway, real UART", "ms/MB", 0.3, NOVA),
     Goal("setup", "p50_ms", "connect to first echo, p50", "ms", 0.35, (TTYD,)),
     Goal("memory", "mib_50", "memory a session, 50 sessions", "MiB", 1.3, (TTYD,)),
     Goal("memory", "relay_mib_50", "of it the relay", "MiB", 1.4),

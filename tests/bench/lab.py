@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import tempfile
@@ -11,7 +12,7 @@ from typing import NamedTuple, Self
 from serial_console.demo import host
 from serial_console.demo.libvirtd import PrivateLibvirtd
 from tests import rig
-from tests.stack import Stack
+from tests.stack import Stack, free_port
 
 from .namespace import bind
 from .programs import BUILD, Source
@@ -62,10 +63,20 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self._things.close()
 
+    @functools.cached_property
     def uart(self) -> Console:
-        """Start a guest with a real UART."""
+        """A guest with a real UART on a pty."""
         guest = self._factory("echo")
         return Console(guest.uuid, "serial0", guest.ttys()["serial0"], 0)
+
+    @functools.cached_property
+    def tcp_uart(self) -> Console:
+        """Another such guest, whose UART is on a TCP port."""
+        port = free_port()
+        source = f"<source mode='bind' host='127.0.0.1' service='{port}'/><protocol type='raw'/>"
+        serial = f"<serial type='tcp'>{source}</serial>"
+        guest = self._factory("echo", serial=(), extra=serial, state="running")
+        return Console(guest.uuid, "serial0", "", port)
 
     def synthetic(self, count: int) -> list[Console]:
         """Start a guest with so many synthetic consoles, served by one process."""

@@ -88,10 +88,10 @@ def uart(bench: Bench) -> Samples:
     """Round trip, output and CPU at a real UART, where messages are small."""
 
     def measure(target: Target) -> Values:
-        with session(target, bench.uart) as client:
+        with session(target, target.uart) as client:
             return _keys(client, UART_KEYS) | _flooded(bench.lab, target, client, UART_FLOOD)
 
-    return bench.interleaved(bench.of_each(measure, peers.Ours, peers.Stock))
+    return bench.interleaved(bench.of_each(measure, peers.Ours, peers.Stock, peers.Nova))
 
 
 def setup(bench: Bench) -> Samples:
@@ -161,7 +161,7 @@ def pace(bench: Bench) -> Samples:
     And how soon the guest is stopped by one that was stalled.
     """
     ours = bench.target(peers.Ours)
-    pty = f"pty:{bench.uart.pty}"
+    pty = f"pty:{bench.lab.uart.pty}"
 
     def alone() -> Values:
         with connected(pty) as client:
@@ -180,7 +180,7 @@ def pace(bench: Bench) -> Samples:
             return _counted(client, began)
 
     def stalled() -> Values:
-        with session(ours, bench.uart) as client:
+        with session(ours, bench.lab.uart) as client:
             client.do("flood")
             time.sleep(STALLED)
             began = client.do("again")["seconds"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
@@ -37,6 +38,11 @@ class Target(ABC):
         self.consoles = consoles
         self._servers: list[subprocess.Popen[bytes]] = []
         self.start()
+
+    @property
+    def uart(self) -> Console:
+        """The real UART that it is measured at."""
+        return self.lab.uart
 
     @abstractmethod
     def address(self, console: Console) -> str:
@@ -208,20 +214,31 @@ class Nova(Target):
 
     def start(self) -> None:
         self._port = free_port()
-        tokens = os.path.join(self.lab.logs, f"tokens-{self._port}")
-        with open(tokens, "w", encoding="utf-8") as file:
-            ports = enumerate(map(self._tcp, self.consoles))
-            file.writelines(f"c{number}: 127.0.0.1:{port}\n" for number, port in ports)
-        plugin = ["--token-plugin", "TokenFile", "--token-source", tokens]
+        self._tokens = os.path.join(self.lab.logs, f"tokens-{self._port}")
+        self._offered: list[Console] = []
+        for console in self.consoles:
+            self._offer(console)
+        plugin = ["--token-plugin", "TokenFile", "--token-source", self._tokens]
         command = [os.path.join(BIN, "websockify"), *plugin, f"127.0.0.1:{self._port}"]
         self._server = self._run(command, self._port)
 
     def address(self, console: Console) -> str:
-        number = self.consoles.index(console)
+        number = self._offered.index(console)
         return f"ws://127.0.0.1:{self._port}/websockify?token=c{number}"
 
     def processes(self) -> dict[str, list[int]]:
         return {"gateway": tree(self._server.pid)}
+
+    @functools.cached_property
+    def uart(self) -> Console:  # type: ignore[override]  # a property that is kept
+        self._offer(self.lab.tcp_uart)
+        return self.lab.tcp_uart
+
+    def _offer(self, console: Console) -> None:
+        """Have a token for a console; websockify reads them anew for each connection."""
+        with open(self._tokens, "a", encoding="utf-8") as file:
+            file.write(f"c{len(self._offered)}: 127.0.0.1:{self._tcp(console)}\n")
+        self._offered.append(console)
 
     def _tcp(self, console: Console) -> int:
         return console.port

@@ -42,11 +42,6 @@ class Bench:
         self._closing.close()
 
     @functools.cached_property
-    def uart(self) -> Console:
-        """A guest with a real UART."""
-        return self.lab.uart()
-
-    @functools.cached_property
     def _consoles(self) -> Iterator[tuple[Console, Console]]:
         """For each target a console of each of two guests."""
         count = len(peers.ALL)
