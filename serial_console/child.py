@@ -1,4 +1,4 @@
-"""Child processes of the supervisor: forked, watched through pidfds, their status taken."""
+"""Child processes of the supervisor: forked from it frozen, watched through pidfds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class Child:
         channel: the channel to it.
         on_line: called with each line that it sends.
         on_end: called once, after the last line, with words on how it ended.
-        wait: takes its status once it has ended, as ``wait`` does.
 
     Raises:
         Unavailable: the kernel does not let us watch it; it has been killed.
@@ -41,14 +40,12 @@ class Child:
         channel: Channel,
         on_line: Callable[[bytes], None],
         on_end: Callable[[str], None],
-        wait: Callable[[int], int | None],
     ) -> None:
         self.pid = pid
         self._loop = loop
         self._channel = channel
         self._on_line = on_line
         self._on_end = on_end
-        self._wait = wait
         self._closed = False
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -56,8 +53,8 @@ class Child:
             channel.close()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            wait(pid)
-            raise unavailable(error) from error
+            _how_it_ended(pid)
+            raise _unavailable(error) from error
         loop.watch(self._pidfd, self._ended)
         loop.watch(channel.fileno(), self._ready)
 
@@ -111,24 +108,22 @@ class Child:
     def _ended(self) -> None:
         if self._channel.fileno() >= 0:
             self._read()  # what it said before it ended
-        how = _how_it_ended(self._wait(self.pid))
+        how = _how_it_ended(self.pid)
         self.forget()
         self._on_end(how)
 
 
-def fork(
-    entry: Callable[[socket.socket], int], kind: socket.SocketKind = socket.SOCK_STREAM
-) -> tuple[int, socket.socket]:
+def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
     """Fork a child that runs ``entry`` with its end of a channel, and nothing of ours but that.
 
     Returns:
-        The child's pid and our end of the channel, a unix socket of this kind.
+        The child's pid and our end of the channel.
 
     Raises:
         Unavailable: the kernel refuses.
     """
     try:
-        ours, theirs = socket.socketpair(type=kind)
+        ours, theirs = socket.socketpair()
         try:
             pid = os.fork()
         except OSError:
@@ -136,14 +131,14 @@ def fork(
             theirs.close()
             raise
     except OSError as error:
-        raise unavailable(error) from error
+        raise _unavailable(error) from error
     if pid == 0:
-        become_child(entry, theirs)
+        _become_child(entry, theirs)
     theirs.close()
-    return pid, ours
+    return pid, Channel(ours)
 
 
-def become_child(entry: Callable[[socket.socket], int], channel: socket.socket) -> None:
+def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket) -> None:
     """Run ``entry`` and exit. The supervisor's objects stay referenced from the frames below, so
     none of them is finalised here and closes a descriptor number that is ours by now."""
     status = CRASHED
@@ -165,22 +160,15 @@ def become_child(entry: Callable[[socket.socket], int], channel: socket.socket) 
         os._exit(status)
 
 
-def unavailable(error: OSError) -> Unavailable:
-    """Return what a client is told when the kernel gives us no process."""
+def _unavailable(error: OSError) -> Unavailable:
     log.error("cannot start a process: %s", os_reason(error))
     return Unavailable("The host cannot start another process now; try again in a while.")
 
 
-def wait(pid: int) -> int | None:
-    """Wait for a process and return its status (wait(2)); None if it is not our child."""
+def _how_it_ended(pid: int) -> str:
     try:
-        return os.waitpid(pid, 0)[1]
-    except ChildProcessError:  # adopted: only its former parent is told
-        return None
-
-
-def _how_it_ended(status: int | None) -> str:
-    if status is None:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:  # adopted: only its former parent is told how
         return "has ended"
     if os.WIFSIGNALED(status):
         return f"was killed by signal {os.WTERMSIG(status)}"

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import control, guest
-from .channel import Channel
-from .child import Child, fork, wait
+from .child import Child, fork
 from .config import Config
 from .control import GuestInfo
 from .errors import ConsoleError, LibvirtDenied, LibvirtUnavailable, NoSuchGuest, from_wire
@@ -118,8 +117,8 @@ class Inventory:
             Unavailable: the kernel refuses to fork.
         """
         if self._child is None:
-            pid, sock = fork(functools.partial(main, self._config))
-            self._child = Child(self._loop, pid, Channel(sock), self._on_line, self._on_end, wait)
+            pid, channel = fork(functools.partial(main, self._config))
+            self._child = Child(self._loop, pid, channel, self._on_line, self._on_end)
         self._last += 1
         self._asked[self._last] = _Question(answered, failed)
         if len(self._asked) == 1:

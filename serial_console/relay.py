@@ -12,8 +12,7 @@ import select
 import signal
 import socket
 import time
-
-import msgspec
+from dataclasses import dataclass
 
 from . import consoles, control, guest
 from .channel import Channel, Peer
@@ -41,7 +40,8 @@ RESPITE = 0.2
 _decoder = control.Decoder(control.ToRelay)
 
 
-class Spec(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Spec:
     """What a relay is for. ``alias`` None: the guest's first console, named ``console``."""
 
     id: str
@@ -52,18 +52,9 @@ class Spec(msgspec.Struct, frozen=True):
     path: str
 
 
-_spec = msgspec.json.Decoder(Spec)
-
-
-def main(config: Config, spec: bytes, channel: socket.socket) -> int:
-    """Be the relay of one console until its last client is gone. Returns the exit status.
-
-    Args:
-        config: the configuration.
-        spec: a Spec, encoded.
-        channel: our end of the channel to the supervisor.
-    """
-    return _Relay(_spec.decode(spec), config, channel).run()
+def main(spec: Spec, config: Config, channel: socket.socket) -> int:
+    """Be the relay of one console until its last client is gone. Returns the exit status."""
+    return _Relay(spec, config, channel).run()
 
 
 class _Relay:

@@ -15,15 +15,13 @@ import secrets
 import signal
 import time
 
-import msgspec
-
 from . import control, names, relay, sd
 from . import log as logs
 from .admin import Admin
 from .adoption import Adoption
 from .audit import Audit
 from .channel import Channel, peer_of
-from .child import Child
+from .child import Child, fork
 from .config import Config
 from .control import SessionInfo
 from .door import Caller, Door
@@ -45,7 +43,6 @@ from .listener import make_directory, remove_stale
 from .loop import Loop
 from .sessions import Admission, Relay, Session, SessionTable, ended_at
 from .tokens import BAD, Grant, MemoryStore, digest
-from .zygote import Zygote
 
 log = logging.getLogger("supervisor")
 
@@ -74,7 +71,7 @@ def serve(config: Config) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     supervisor = _Supervisor(config)
     gc.collect()
-    gc.freeze()  # the zygote and the relays share these pages
+    gc.freeze()  # relays share these pages
     supervisor.start()
     logs.ready()
     sd.notify("READY=1")
@@ -89,7 +86,6 @@ class _Supervisor:
         self._config = config
         self._tokens = MemoryStore(config.limits.tokens)
         self._inventory = Inventory(self.loop, config)
-        self._zygote = Zygote(functools.partial(relay.main, config))
         self._table = SessionTable(config.limits)
         self._audit = Audit(config.log.audit)
         self._relays: dict[tuple[str, str], Relay] = {}
@@ -109,7 +105,6 @@ class _Supervisor:
         self._stopping = False
 
     def start(self) -> None:
-        self._zygote.start()
         paths = self._config.paths
         inherited = sd.Inherited()
         # Who may connect to a relay is in this directory's group; its sockets get that group.
@@ -227,7 +222,7 @@ class _Supervisor:
             path = names.console_socket(directory, f"{grant.uuid}+", grant.uuid, grant.alias)
         new = Relay(secrets.token_hex(8), grant.guest, grant.uuid, grant.console, path)
         spec = relay.Spec(new.id, grant.guest, grant.uuid, grant.console, grant.alias, path)
-        pid, channel = self._zygote.fork(msgspec.json.encode(spec))
+        pid, channel = fork(functools.partial(relay.main, spec, self._config))
         self._take_on(new, pid, channel)
         return new
 
@@ -238,7 +233,6 @@ class _Supervisor:
             channel,
             on_line=functools.partial(self._on_relay, new),
             on_end=functools.partial(self._on_relay_end, new),
-            wait=self._zygote.wait,
         )
         self._relays[new.key] = self._children[new.id] = new
 

@@ -243,9 +243,9 @@ class Soak:
             journal.counts[f"growth of {name}"] = growth
             if growth > (0 if name.endswith("fds") else GROWTH):
                 journal.fail(f"{name} grew from {before[name]} to {size}")
-        for service, least in (("gateway", 0), ("supervisor", 2)):
+        for service, least in (("gateway", 0), ("supervisor", 1)):
             left = descendants(self._stack.pid(service))
-            if len(left) != least:  # the supervisor's zygote and inventory
+            if len(left) != least:  # the supervisor's inventory
                 journal.fail(f"children of the {service} at the end: {left}")
         soak_logs.check(self._stack, journal)
 

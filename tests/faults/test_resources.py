@@ -4,6 +4,7 @@ again the same processes serve again."""
 import contextlib
 import glob
 import os
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -85,8 +86,8 @@ def test_the_supervisor_has_no_descriptor_left(make_stack, make_guest):
 
 def test_the_inventory_cannot_be_started(stack, echo_guest):
     assert stack.token(echo_guest.uuid)
-    for child in descendants(stack.pid("supervisor")):
-        child.kill()
+    (inventory,) = (child.pid for child in descendants(stack.pid("supervisor")))
+    os.kill(inventory, signal.SIGKILL)
     assert rig.eventually(lambda: not descendants(stack.pid("supervisor")))
     with crowd(stack, left=1):
         assert_command_fails(stack.cli("token", echo_guest.name), "cannot start another process")

@@ -3,8 +3,6 @@
 import os
 import signal
 
-import psutil
-
 from tests import rig
 from tests.clients import echo
 from tests.stack import alive, descendants
@@ -111,26 +109,9 @@ def test_libvirtd_is_killed_and_comes_back(libvirtd, stack, echo_guest):
     stack.wait_free()
 
 
-def test_the_zygote_is_killed(stack, make_guest):
-    """It forks the relays: the one there is goes on, and the next one is forked all the same."""
-    guests = [make_guest(state="running") for _ in range(2)]
-    with stack.open(guests[0].uuid) as first:
-        (session,) = stack.wait_sessions("connected")
-        zygote = psutil.Process(session["relay_pid"]).parent()
-        assert zygote.ppid() == stack.pid("supervisor")
-        zygote.kill()
-        with stack.open(guests[1].uuid) as second:
-            for terminal in (first, second):
-                terminal.send(b"x")
-                terminal.read_until(b"x")
-            stack.wait_sessions("connected", "connected")
-    stack.wait_free()
-
-
 def test_the_inventory_is_killed(stack, echo_guest):
-    """And the zygote with it."""
     assert stack.token(echo_guest.uuid)
-    for child in descendants(stack.pid("supervisor")):
-        child.kill()
-    assert rig.eventually(lambda: not descendants(stack.pid("supervisor")))
+    (inventory,) = (child.pid for child in descendants(stack.pid("supervisor")))
+    os.kill(inventory, signal.SIGKILL)
+    assert rig.eventually(lambda: not alive(inventory))
     assert stack.token(echo_guest.uuid)

@@ -54,7 +54,7 @@ def echo(stack, guest, via):
         terminal.read_until(b"x")
     stack.wait_free()
     # A relay that has told of its end still has to come to it.
-    assert rig.eventually(lambda: len(pids(stack.pid("supervisor"))) == 2)
+    assert rig.eventually(lambda: len(pids(stack.pid("supervisor"))) == 1)
 
 
 @pytest.mark.timeout(240)
