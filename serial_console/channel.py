@@ -164,12 +164,13 @@ class Channel:
                 self._out.popleft()
 
     def receive(self) -> list[bytes]:
-        """Return the whole lines that have come. The peer's end sets ``eof``.
+        """Return the whole lines that have come, also when nothing can be sent any more: before
+        its end the peer may have said why. That end sets ``eof``.
 
         Raises:
             BadRequest: a line is too long; the channel is of no use any more.
         """
-        while not self.ended:
+        while not self.eof:
             fds: list[int] = []
             flags = 0
             try:

@@ -62,7 +62,10 @@ class Child:
         """Send a line, and with it a copy of a file descriptor."""
         if not self._channel.ended:
             self._channel.send(line, fd)
-            self._watch()
+            if self._channel.broken:
+                self._loop.after(0.0, self._ready)  # what it said before it closed its end
+            else:
+                self._watch()
 
     def kill(self) -> None:
         """End it at once; ``on_end`` follows."""
@@ -80,6 +83,8 @@ class Child:
             self._close_channel()
 
     def _ready(self) -> None:
+        if self._channel.fileno() < 0:
+            return
         self._channel.flush()
         self._read()
         if not self._closed:
