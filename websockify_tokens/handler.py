@@ -215,6 +215,9 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if not self.headers.get("Sec-WebSocket-Key"):
+            self._refuse(HTTPStatus.BAD_REQUEST, "The WebSocket handshake has no key.")
+            return
         super().handle_upgrade()
 
     def validate_connection(self) -> None:
@@ -238,10 +241,10 @@ class ConsoleRequestHandler(ProxyRequestHandler):  # type: ignore[misc]
         self.protocol = next((one for one in PROTOCOLS if one in protocols), "")
         if self.protocol:
             self.headers["Sec-WebSocket-Protocol"] = self.protocol
-        if self._token and len(self._token) <= TOKEN_MAX and self.headers.get("Sec-WebSocket-Key"):
-            self._redeem()
         # From the answer to the handshake on, a client is told why it ends.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if 0 < len(self._token) <= TOKEN_MAX:
+            self._redeem()
 
     def _redeem(self) -> None:
         """Begin to redeem the token: the relay starts while the handshake is answered."""

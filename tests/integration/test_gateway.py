@@ -160,6 +160,11 @@ MALFORMED = {
         426,
     ),
     "no key": (GET + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n", 400),
+    "empty key": (
+        b"GET /websockify?token=x HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \r\n\r\n",
+        400,
+    ),
     "odd key": (
         GET + b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \xff\r\n\r\n",
         400,
