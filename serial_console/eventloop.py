@@ -92,6 +92,7 @@ class EventLoop:
         self._numbers = itertools.count(1)
         self._unused: deque[Any] = deque()  # to be freed
         self._resting = False
+        self._lock = threading.Lock()  # of what libvirt has us watch, and whether it rests
         self._served = time.monotonic()
         self._failure: BaseException | None = None
         self._thread = threading.get_ident()
@@ -202,9 +203,10 @@ class EventLoop:
 
     def _rest(self, resting: bool) -> None:
         if resting != self._resting:
-            self._resting = resting
-            for one in list(self._handles.values()):
-                self._watch_for_libvirt(one)
+            with self._lock:
+                self._resting = resting
+                for one in self._handles.values():
+                    self._watch_for_libvirt(one)
 
     def _watch_for_libvirt(self, one: _Handle) -> None:
         if one.events and not self._resting:
@@ -226,8 +228,9 @@ class EventLoop:
     def add_handle(self, fd: int, events: int, callback: Any, opaque: Any) -> int:
         """Watch a descriptor."""
         number = next(self._numbers)
-        self._handles[number] = one = _Handle(fd, events, callback, opaque)
-        self._watch_for_libvirt(one)
+        with self._lock:
+            self._handles[number] = one = _Handle(fd, events, callback, opaque)
+            self._watch_for_libvirt(one)
         self._changed()
         return number
 
@@ -235,14 +238,16 @@ class EventLoop:
         """Change the events of a descriptor."""
         one = self._handles[number]
         if events != one.events:
-            one.events = events
-            self._watch_for_libvirt(one)
+            with self._lock:
+                one.events = events
+                self._watch_for_libvirt(one)
             self._changed()
 
     def remove_handle(self, number: int) -> int:
         """Stop watching. What belongs to the callback is freed later: libvirt holds its locks."""
-        one = self._handles.pop(number)
-        self._stop_watching(one.fd)
+        with self._lock:
+            one = self._handles.pop(number)
+            self._stop_watching(one.fd)
         self._unused.append(one.opaque)
         self._changed()
         return 0

@@ -44,8 +44,9 @@ STATES = {
 }
 """libvirt's domain states as REST shows them."""
 
-READ = 65536
-"""Bytes of one recv: what libvirt reads on end (``eventloop.MESSAGES``), in pieces of 4 KB."""
+READ = 131072
+"""Bytes of one recv, which joins libvirt's messages: twice what it reads on end
+(``eventloop.MESSAGES`` of 4 KB), so that what piles up while it does not call back goes as well."""
 KEEPALIVE = (5, 5)
 """Seconds between keepalive messages, and how many may stay unanswered: libvirtd's own numbers."""
 REOPEN = (0.1, 2.0)
