@@ -56,6 +56,8 @@ class WayBack:
         while not self.ended and len(self._buffer) <= ANSWER_MAX and self._poll.poll(0):
             try:
                 data = self._sock.recv(ANSWER_MAX)
+            except BlockingIOError:
+                break
             except OSError:
                 data = b""
             self.ended = not data
