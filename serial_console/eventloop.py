@@ -156,6 +156,9 @@ class EventLoop:
             self._served = now
             due += [one.due for one in list(self._timeouts.values()) if one.due is not None]
         wait = max(0.0, min(due) - now) * 1000 if due else None
+        if self._resting and wait is not None and wait < 1:
+            time.sleep(wait / 1000)  # poll would wait for a whole millisecond
+            wait = 0
         for fd, events in self._poll.poll(wait):
             known = self._ours.get(fd)
             if known is not None:

@@ -44,11 +44,15 @@ the 20 s after which libvirt has to be read for its keepalive."""
 GATHER = 0.003
 """Seconds for which output is gathered after the last was read. A UART's comes in messages of some
 100 bytes; a round of relay and gateway for each cost 1350 ms of CPU per MB, gathered 265."""
+BURST = 0.00005
+"""The same for faster output, which comes in pieces of 4 KB; by the kernel's leave some 0.1 ms. Not
+at all: 77 MB/s and 12.0 ms of CPU per MB in relay and gateway; so: 85 and 8.6; for 0.15 ms 68 and
+7.7; for 1 ms 39 and 7.7 (``make bench ARGS=flood``): libvirtd is held up once its socket is full."""
 ECHO = 0.1
 """Seconds after input in which output is given out at once: it may be the echo of a key."""
 STEADY = 0.02, 2_000_000.0
 """Seconds over which the guest's speed is measured, and bytes per second up to which its output is
-gathered: faster output comes in pieces of 4 KB, and waiting for it would only hold it up."""
+gathered for long."""
 HELD = 1.0
 """Seconds that input waits before the person is told that it is held."""
 UNREAD = 6, 35.0, 2.0
@@ -323,9 +327,9 @@ class Pump:
         """
         if self.throttled:
             return math.inf
-        if self._speed > STEADY[1] or now - self._typed < ECHO:
+        if now - self._typed < ECHO:
             return None
-        return self._printed + GATHER
+        return self._printed + (GATHER if self._speed <= STEADY[1] else BURST)
 
     def to_client(self, client: str) -> memoryview:
         """Return what waits for a client; release it before any other call."""
