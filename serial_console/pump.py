@@ -47,7 +47,7 @@ GATHER = 0.003
 BURST = 0.00005
 """The same for faster output, which comes in pieces of 4 KB; by the kernel's leave some 0.1 ms. Not
 at all: 77 MB/s and 12.0 ms of CPU per MB in relay and gateway; so: 85 and 8.6; for 0.15 ms 68 and
-7.7; for 1 ms 39 and 7.7 (``make bench ARGS=flood``): libvirtd is held up once its socket is full."""
+7.7; for 1 ms 39 and 7.7 (``make bench ARGS=flood``), as libvirtd waits once its socket is full."""
 ECHO = 0.1
 """Seconds after input in which output is given out at once: it may be the echo of a key."""
 STEADY = 0.02, 2_000_000.0

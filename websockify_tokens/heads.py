@@ -1,8 +1,8 @@
 """What the head of a request may look like (RFC 9112), and what it says; no I/O.
 
-http.server takes a line that is no header for the end of the headers, folds lines, and takes the
-first of several Host or Origin headers: what it makes of a request may differ from what a proxy in
-front made of it.
+It refuses what others read otherwise: http.server takes a line that is no header for the end of
+the headers, folds lines, and takes the first of several Host or Origin headers. So a proxy in front
+makes the same of a request as we do.
 """
 
 from __future__ import annotations
