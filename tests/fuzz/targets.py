@@ -181,7 +181,8 @@ def plugin(data: bytes) -> None:
     token = data[:200].decode("utf-8", "surrogateescape")
     with mock.patch.object(client, "TIMEOUT", 0.5):
         try:
-            path, back = client.redeem(supervisor.path, token, "192.0.2.1:1", events=True)
+            asked = client.Redemption(supervisor.path, token, "192.0.2.1:1", events=True)
+            path, back = asked.answer()
         except client.RefusedError as refused:
             _fits(refused.close, refused.reason)
         else:
