@@ -30,6 +30,9 @@ BUSY = 2.0
 long as a stream that was just closed may take to be gone."""
 LAST_WORDS = 1.0
 """Seconds at most for telling the supervisor how the last session ended."""
+PREDECESSORS = 10.0
+"""Seconds at most that a new relay waits for an ending one to leave its socket: as long as the
+supervisor gives it to become ready."""
 DRAIN = (0.001, 0.05)
 """First and longest pause in seconds between two looks whether libvirtd has read the last packet;
 no event tells it."""
@@ -42,7 +45,8 @@ _decoder = control.Decoder(control.ToRelay)
 
 @dataclass(frozen=True)
 class Spec:
-    """What a relay is for. ``alias`` None: the guest's first console, named ``console``."""
+    """What a relay is for. ``alias`` None: the guest's first console, named ``console``.
+    ``predecessors``: the pids of relays that are ending and may still listen at ``path``."""
 
     id: str
     guest: str
@@ -50,6 +54,7 @@ class Spec:
     console: str
     alias: str | None
     path: str
+    predecessors: tuple[int, ...] = ()
 
 
 def main(spec: Spec, config: Config, channel: socket.socket) -> int:
@@ -93,6 +98,7 @@ class _Relay:
         wake = _signals()
         self._loop.watch(wake, select.POLLIN, lambda _events: self._on_signal(wake))
         try:
+            _await_ends(self._spec.predecessors)
             self._listener = Listener(self._spec.path)
             self._adoption = Listener(
                 os.path.join(self._config.paths.relays, self._spec.id + ".sock"), mode=0o600
@@ -308,6 +314,18 @@ class _Relay:
             select.select([], [channel], [], end - time.monotonic())
             channel.flush()
         self._console.close()
+
+
+def _await_ends(pids: tuple[int, ...]) -> None:
+    """Return when these processes have ended, or have had ``PREDECESSORS`` to do so."""
+    end = time.monotonic() + PREDECESSORS
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue  # gone
+        select.select([pidfd], [], [], max(0.0, end - time.monotonic()))
+        os.close(pidfd)
 
 
 def _signals() -> int:

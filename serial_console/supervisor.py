@@ -220,8 +220,9 @@ class _Supervisor:
         if any(one.path == path and one.key != key for one in self._children.values()):
             # Of a guest that had this name, or that is named like this one's UUID.
             path = names.console_socket(directory, f"{grant.uuid}+", grant.uuid, grant.alias)
+        ending = tuple(one.child.pid for one in self._children.values() if one.path == path)
         new = Relay(secrets.token_hex(8), grant.guest, grant.uuid, grant.console, path)
-        spec = relay.Spec(new.id, grant.guest, grant.uuid, grant.console, grant.alias, path)
+        spec = relay.Spec(new.id, grant.guest, grant.uuid, grant.console, grant.alias, path, ending)
         pid, channel = fork(functools.partial(relay.main, spec, self._config))
         self._take_on(new, pid, channel)
         return new
