@@ -80,7 +80,7 @@ def test_fast_output_is_hardly_held_up() -> None:
     p = make()
     attach(p, notices=True, mode="ro")
     for i in range(100):
-        p.output(b"x" * 4096, 10.0 + i / 1000)
+        p.output(b"x" * 16384, 10.0 + i / 1000)
     assert p.rest(10.099) == 10.099 + pump.BURST
     p.output(b"$ ", 20.0)
     assert p.rest(20.0) == 20.0 + pump.GATHER
