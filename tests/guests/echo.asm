@@ -1,5 +1,6 @@
 ; A guest in one boot sector, on COM1 (115200 8N1, polled; the interrupt only ends hlt).
-; It says "ready" once it is.
+; It says "ready" once it is, a quarter of a second after its start at the earliest: until virsh has
+; returned, libvirtd opens nobody its console, and QEMU drops what nobody reads.
 ;   0x05   sends 1 MiB of noise: the top bytes of x = x * 1664525 + 1013904223 (mod 2^32), x = 1
 ;   0x06   sends 0x20..0x7e over and over until a byte comes, which is dropped, then how many bytes
 ;          that were in 8 hexadecimal digits, and one 0x04; another 0x06 begins anew with both
@@ -15,6 +16,8 @@ LSR     equ COM1 + 5            ; bit 0: a byte has come; bit 5: the transmit FI
 FIFO    equ 16
 PVPANIC equ 0x505
 NOISE   equ 1 << 20
+TICKS   equ 0x46c               ; the BIOS counts 18 a second
+START   equ 5
 
 start:  jmp 0:.flat
 .flat:  cli
@@ -28,6 +31,15 @@ start:  jmp 0:.flat
         mov word [(8 + 4) * 4 + 2], ax
         mov word [2 * 4], nmi
         mov word [2 * 4 + 2], ax
+
+        sti
+        mov ax, [TICKS]
+.wait:  hlt
+        mov bx, [TICKS]
+        sub bx, ax
+        cmp bx, START
+        jb .wait
+        cli
 
         mov si, setup
 .next:  lodsw                   ; low byte: register, high byte: value
