@@ -45,6 +45,7 @@ class _Client:
     opened: bool = False  # the pump knows it
     successor: tuple[control.Admit, Channel | None] | None = None  # replaces its connection
     full: bool = False  # its socket took nothing the last time
+    gathered: float | None = None  # when it is given output that waits for more
     ending: Finish | None = None
     gone: str = "The client is gone."  # why, once its gateway has said so
     left: bool = False  # of its own will, though it might come back
@@ -322,6 +323,7 @@ class Clients:
     def deadline(self) -> float | None:
         """Return when ``settle`` is due, or None."""
         due = [one.deadline for one in self._clients.values() if not one.sock or one.ending]
+        due += [one.gathered for one in self._clients.values() if one.gathered is not None]
         return min(due, default=None)
 
     def _expire(self, client: _Client, now: float) -> None:
@@ -335,6 +337,9 @@ class Clients:
             self._close(client, CloseCode.ENDED, "The token's holder did not connect in time.")
 
     def _write(self, client: _Client, now: float) -> None:
+        client.gathered = self._pump.gathered_at(client.id, now) if client.sock else None
+        if client.gathered is not None:
+            return
         while client.sock and not client.full and self._pump.has_output(client.id):
             try:
                 with self._pump.to_client(client.id) as waiting:

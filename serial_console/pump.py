@@ -54,6 +54,9 @@ STEADY = 0.02, 8e6
 """Seconds over which the guest's speed is measured, and bytes per second up to which its output is
 gathered for GATHER: libvirtd's socket holds 45 KB, so a guest that it holds up has twice that speed
 and goes over to BURST. One of 500 consoles prints 6 MB/s: 25 ms of CPU per MB; up to 2e6: 42."""
+PIECE = 24576, 0.0005
+"""Bytes of fast output that are gathered for a client, and seconds at most. Ungathered, at 12 KB a
+reading, the gateway has 3.2 ms of CPU per MB, so 2.2."""
 HELD = 1.0
 """Seconds that input waits before the person is told that it is held."""
 UNREAD = 6, 35.0, 2.0
@@ -341,6 +344,16 @@ class Pump:
     def has_output(self, client: str) -> bool:
         """Whether something waits for a client."""
         return bool(self._clients[client].out)
+
+    def gathered_at(self, client: str, now: float) -> float | None:
+        """Return until when more is to come before a client is given what waits for it, or None."""
+        one = self._clients[client]
+        size, seconds = PIECE
+        if self._speed <= STEADY[1] or now - self._typed < ECHO or one.finished:
+            return None
+        if not 0 < len(one.out) < min(size, self._backlog // 8) or now >= one.progress + seconds:
+            return None
+        return one.progress + seconds
 
     def took(self, client: str, count: int, now: float) -> None:
         """Note that a client took so many bytes."""

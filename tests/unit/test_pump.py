@@ -86,6 +86,48 @@ def test_fast_output_is_hardly_held_up() -> None:
     assert p.rest(20.0) == 20.0 + pump.GATHER
 
 
+def flooded(of: Pump) -> float:
+    """Have a guest print 16 MB/s, of which a client has taken all. Returns when the last came."""
+    for i in range(100):
+        of.output(b"x" * 16384, 10.0 + i / 1000)
+        of.took("a", 16384, 10.0 + i / 1000)
+    return 10.099
+
+
+def test_fast_output_is_given_out_in_pieces_but_soon() -> None:
+    p = make()
+    attach(p)
+    now = flooded(p)
+    size, seconds = pump.PIECE
+    assert p.gathered_at("a", now) is None
+    p.output(b"x" * 4096, now)
+    assert p.gathered_at("a", now) == now + seconds
+    assert p.gathered_at("a", now + seconds) is None
+    p.output(b"x" * size, now)
+    assert p.gathered_at("a", now) is None
+
+
+def test_little_output_is_given_out_at_once() -> None:
+    p = make()
+    attach(p)
+    p.output(b"[    0.1] boot", 10.0)
+    assert p.gathered_at("a", 10.0) is None
+
+
+@pytest.mark.parametrize("what", ["a key", "the end"])
+def test_what_may_be_an_echo_or_is_the_last_is_given_out_at_once(what: str) -> None:
+    p = make()
+    attach(p)
+    now = flooded(p)
+    p.output(b"x", now)
+    assert p.gathered_at("a", now) is not None
+    if what == "a key":
+        p.input("a", b"x", now)
+    else:
+        p.finish("a", CloseCode.ENDED, "", now)
+    assert p.gathered_at("a", now) is None
+
+
 def test_a_guest_that_is_to_wait_is_not_read() -> None:
     p = make()
     attach(p)
