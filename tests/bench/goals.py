@@ -71,6 +71,14 @@ STOCK = (Peer("stock websockify", "stock websockify"),)
 NOVA = (Peer("websockify, TCP", "websockify, TCP"),)
 FLAT = 1.1
 """What "flat" from 1 to 500 sessions may mean."""
+PACE = "guest's speed, its client stalled"
+
+
+def _flat(metric: str, what: str, unit: str) -> Goal:
+    """Return the goal that a metric is with 500 sessions what it is with one."""
+    one = Peer("1 session", OURS, metric=f"{metric}_1")
+    return Goal("many", f"{metric}_500", what, unit, FLAT, (one,))
+
 
 GOALS = (
     Goal("rtt", "p50_us", "echo round trip, p50", "µs", 1.0, TTYD_RTT),
@@ -87,19 +95,11 @@ GOALS = (
     Goal("memory", "relay_mib_50", "of it the relay", "MiB", 1.4),
     Goal("memory", "gateway_mib_50", "of it the gateway's child", "MiB", 1.9),
     Goal("stall", "growth_mib", "growth of relay and gateway, 60 s stalled", "MiB", 1.0),
+    Goal("pace", "kb_per_s", PACE, "KB/s", 0.98, (Peer("no client", "no client"),), at_least=True),
     Goal(
         "pace",
         "kb_per_s",
-        "guest's speed, its client stalled",
-        "KB/s",
-        0.98,
-        (Peer("no client", "no client"),),
-        at_least=True,
-    ),
-    Goal(
-        "pace",
-        "kb_per_s",
-        "guest's speed, its client stalled",
+        PACE,
         "KB/s",
         0.98,
         (Peer("raw pty's reader", "raw pty"),),
@@ -108,30 +108,9 @@ GOALS = (
     Goal("pace", "felt_ms", "Ctrl-C felt after the stall", "ms", 50),
     Goal("many", "p99_ms", "500 sessions: echo of each, p99", "ms", 50),
     Goal("many", "idle_percent", "500 sessions: CPU at rest", "% of a core", 3),
-    Goal(
-        "many",
-        "mib_500",
-        "memory a session, 500 sessions",
-        "MiB",
-        FLAT,
-        (Peer("1 session", OURS, metric="mib_1"),),
-    ),
-    Goal(
-        "many",
-        "one_cpu_ms_per_mb_500",
-        "CPU, 500 sessions of which one floods",
-        "ms/MB",
-        FLAT,
-        (Peer("1 session", OURS, metric="one_cpu_ms_per_mb_1"),),
-    ),
-    Goal(
-        "many",
-        "all_cpu_ms_per_mb_500",
-        "CPU, 500 sessions that all flood",
-        "ms/MB",
-        FLAT,
-        (Peer("1 session", OURS, metric="all_cpu_ms_per_mb_1"),),
-    ),
+    _flat("mib", "memory a session, 500 sessions", "MiB"),
+    _flat("one_cpu_ms_per_mb", "CPU, 500 sessions of which one floods", "ms/MB"),
+    _flat("all_cpu_ms_per_mb", "CPU, 500 sessions that all flood", "ms/MB"),
 )
 
 
