@@ -300,17 +300,20 @@ def call(path: str, request: Message, timeout: float = 15.0) -> dict[str, Any]:
         return ask(sock, request)[0]
 
 
-def call_all(path: str, request: ListGuests | ListSessions, key: str) -> list[dict[str, Any]]:
+def call_all(
+    path: str, request: ListGuests | ListSessions, key: str, timeout: float = 15.0
+) -> list[dict[str, Any]]:
     """Ask for a listing page by page and return all of it. Raises as call() does.
 
     Args:
         path: admin.sock.
         request: the listing's first page.
         key: ``guests`` or ``sessions``.
+        timeout: seconds that each step of each page may take.
     """
     found: list[dict[str, Any]] = []
     while True:
-        reply = call(path, request)
+        reply = call(path, request, timeout)
         try:
             found += reply[key]
             after = reply["next"]

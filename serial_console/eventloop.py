@@ -132,6 +132,13 @@ class EventLoop:
         if self._ours.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
+    def attend(self, fd: int, callback: Callable[[], object]) -> int:
+        """Call back when ``fd`` is readable, but not while it is left alone as libvirt's are.
+
+        Returns the number that ``remove_handle`` takes, before the fd is closed.
+        """
+        return self.add_handle(fd, READABLE, lambda *_: callback(), None)
+
     def run_once(self, deadline: float | None, rest: float | None) -> None:
         """Wait for something to happen and call whom it concerns. Times are of time.monotonic().
 
@@ -251,7 +258,8 @@ class EventLoop:
         with self._lock:
             one = self._handles.pop(number)
             self._stop_watching(one.fd)
-        self._unused.append(one.opaque)
+        if one.opaque is not None:  # of ``attend``
+            self._unused.append(one.opaque)
         self._changed()
         return 0
 

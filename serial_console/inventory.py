@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from . import control, guest
 from .child import Child, fork
@@ -26,13 +30,17 @@ log = logging.getLogger("supervisor")
 
 ANSWER = 5.0
 """Seconds that the inventory has for its next line, before it is ended and another is forked."""
+PROBE = 2.0
+"""Seconds that libvirt has to show that it is there."""
+GUESTS_AGE = 300.0
+"""Seconds for which the number of guests is good: listing them costs libvirtd something."""
 
 _from_inventory = control.Decoder(control.FromInventory)
 _decoder = control.Decoder(control.ToInventory)
 
 
 def main(config: Config, channel: socket.socket) -> int:
-    """Answer Lookup and Scan until the supervisor is gone. Returns the exit status."""
+    """Answer questions until the supervisor is gone. Returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guest.silence()
     inventory = _Desk(config.libvirt.uri)
@@ -62,15 +70,24 @@ class _Desk:
             return
         if isinstance(request, control.Probe):
             self._asked(lambda: guest.probe(self._connect()))
-        else:
-            # Each at once: with libvirt's access driver 600 guests took longer than ANSWER.
-            for domain in self._asked(lambda: guest.find_all(self._connect())):
+            yield control.Found(id=request.id, guest=None, last=True)
+            return
+        # One call for all names. What costs is to describe a guest: that is done for one page.
+        domains = self._asked(lambda: guest.find_all(self._connect()))
+        if isinstance(request, control.Scan):
+            room = control.LISTING_MAX
+            behind = (one for one in domains if one.name() > request.after)
+            for domain in sorted(behind, key=lambda one: str(one.name())):
+                if room < 0:
+                    break
                 try:
                     one = guest.describe(domain)
                 except NoSuchGuest:
                     continue
+                room -= len(msgspec.json.encode(one))
+                # Each at once: with libvirt's access driver 600 guests took longer than ANSWER.
                 yield control.Found(id=request.id, guest=one, last=False)
-        yield control.Found(id=request.id, guest=None, last=True)
+        yield control.Found(id=request.id, guest=None, last=True, total=len(domains))
 
     def _connect(self) -> Any:
         if self._connection is None:
@@ -101,9 +118,15 @@ class Inventory:
         self._asked: dict[int, _Question] = {}
         self._last = 0
         self._listing = False
-        self._listeners: list[_Question] = []  # of the next listing
+        self._listeners: dict[str, list[_Question]] = {}  # of the pages to be made, by ``after``
         self._stopping = False
         self._timer: Timer | None = None
+        self._probing: list[Callable[[bool], None]] = []
+        self._probe_timer: Timer | None = None
+        self._heard_at = -PROBE
+        self._counted_at = -GUESTS_AGE
+        self.guests: int | None = None
+        """How many there were lately; None: nobody has asked yet, or there was no answer."""
 
     def ask(
         self,
@@ -125,24 +148,66 @@ class Inventory:
             self._wait()
         self._child.send(control.encode(question(id=self._last)))
 
-    def list_all(
-        self, answered: Callable[[list[GuestInfo]], None], failed: Callable[[ConsoleError], None]
+    def list_page(
+        self,
+        after: str,
+        answered: Callable[[list[GuestInfo]], None],
+        failed: Callable[[ConsoleError], None],
     ) -> None:
-        """Ask for all guests; one of the two callbacks follows.
+        """Ask for the guests behind a name, at least as many as an answer holds; one of the two
+        callbacks follows.
 
-        It takes long, and whoever asks again and again must not have the others wait. So all who
-        ask while guests are listed share the next listing: not this one, which may have begun
-        before what they want to see.
+        It takes long, and whoever asks again and again must not have the others wait. So one page
+        is made at a time, and all who ask for the same one share the next: not the one that is
+        being made, which may have begun before what they want to see.
         """
-        self._listeners.append(_Question(answered, failed))
+        self._listeners.setdefault(after, []).append(_Question(answered, failed))
         if not self._listing:
             self._list()
 
-    def _list(self) -> None:
-        listeners, self._listeners = self._listeners, []
-        self._listing = bool(listeners)
-        if not listeners:
+    def count_guests(self) -> None:
+        """Count the guests if that was not done lately; nobody waits for it."""
+        now = time.monotonic()
+        if now - self._counted_at < GUESTS_AGE:
             return
+        self._counted_at = now
+        try:
+            self.ask(control.Count, lambda _: None, self._not_counted)
+        except ConsoleError as error:
+            self._not_counted(error)
+
+    def _not_counted(self, _error: ConsoleError) -> None:
+        self.guests, self._counted_at = None, -GUESTS_AGE
+
+    def probe(self, told: Callable[[bool], None]) -> None:
+        """Tell within PROBE whether libvirt answers. All who ask meanwhile share the answer."""
+        self._probing.append(told)
+        if self._probe_timer is not None:
+            return
+        # A probe waits behind a listing, which may take longer: libvirt that answers it is there.
+        self._probe_timer = self._loop.after(
+            PROBE, lambda: self._probed(time.monotonic() - self._heard_at < PROBE)
+        )
+        try:
+            self.ask(control.Probe, lambda _: self._probed(True), lambda _: self._probed(False))
+        except ConsoleError:
+            self._probed(False)
+
+    def _probed(self, up: bool) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+        probing, self._probing = self._probing, []
+        for told in probing:
+            told(up)
+
+    def _list(self) -> None:
+        """Have the next page made, the one that was first asked for."""
+        self._listing = bool(self._listeners)
+        if not self._listing:
+            return
+        after = next(iter(self._listeners))
+        listeners = self._listeners.pop(after)
 
         def answered(found: list[GuestInfo]) -> None:
             self._list()
@@ -150,14 +215,15 @@ class Inventory:
                 one.answered(found)
 
         def failed(error: ConsoleError) -> None:
+            self._not_counted(error)
             self._listing = False
-            listeners.extend(self._listeners)
-            self._listeners = []
-            for one in listeners:
+            waiting = [*listeners, *itertools.chain(*self._listeners.values())]
+            self._listeners = {}
+            for one in waiting:
                 one.failed(error)
 
         try:
-            self.ask(control.Scan, answered, failed)
+            self.ask(functools.partial(control.Scan, after=after), answered, failed)
         except ConsoleError as error:
             failed(error)
 
@@ -175,7 +241,10 @@ class Inventory:
         self._timer = self._loop.after(ANSWER, child.kill) if child and self._asked else None
 
     def _on_line(self, line: bytes) -> None:
-        self._answer(_from_inventory.decode(line))
+        message = _from_inventory.decode(line)
+        if isinstance(message, control.Found):
+            self._heard_at = time.monotonic()
+        self._answer(message)
         self._wait()
 
     def _answer(self, message: control.FromInventory) -> None:
@@ -187,6 +256,8 @@ class Inventory:
                 question.found.append(message.guest)
             if not message.last:
                 return
+            if message.total is not None:
+                self.guests, self._counted_at = message.total, time.monotonic()
         del self._asked[message.id]
         if isinstance(message, control.Failed):
             question.failed(from_wire(message.code, message.message))

@@ -32,6 +32,19 @@ def drop() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def amount(count: float) -> str:
+    """Return a number of bytes in five characters or less: ``999B``, ``9.8K``, ``976K``."""
+    if count < 1000:
+        return f"{count:.0f}B"
+    for unit in "KMGT":
+        count /= 1024
+        if count < 9.95:
+            return f"{count:.1f}{unit}"
+        if count < 1000:
+            break
+    return f"{count:.0f}{unit}"
+
+
 def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print columns under titles; names are made harmless for the terminal. Raises as say()."""
     lines = [list(titles), *([names.shown(str(cell)) for cell in row] for row in rows)]

@@ -276,6 +276,7 @@ class Pump:
     def info(self, client: str, now: float) -> ClientInfo:
         """Return a client's figures."""
         one = self._clients[client]
+        held = self._input if self._held else ()
         return ClientInfo(
             session=client,
             state="detached" if one.away else self.state.value,
@@ -283,6 +284,7 @@ class Pump:
             bytes_in=one.bytes_in,
             bytes_out=one.bytes_out,
             skipped=one.skipped,
+            held=sum(len(data) for typist, data in held if typist == client),
         )
 
     def finish(self, client: str, code: CloseCode, reason: str, now: float) -> None:
@@ -323,17 +325,21 @@ class Pump:
             for client in self._clients.values()
         )
 
-    def rest(self, now: float) -> float | None:
+    def rest(self, now: float, gather: float = math.inf) -> float | None:
         """Return until when the guest is not to be read; None, or a time that is past: read it.
 
         A guest that prints steadily in little pieces is read a few hundred times a second; its
         first output after a pause, and what comes soon after input, at once.
+
+        Args:
+            now: the time.
+            gather: seconds for which its console can be left alone, if less than GATHER.
         """
         if self.throttled:
             return math.inf
         if now - self._typed < ECHO:
             return None
-        return self._printed + (GATHER if self._speed <= STEADY[1] else BURST)
+        return self._printed + (min(gather, GATHER) if self._speed <= STEADY[1] else BURST)
 
     def to_client(self, client: str) -> memoryview:
         """Return what waits for a client; release it before any other call."""

@@ -14,12 +14,14 @@ import socket
 import time
 from dataclasses import dataclass
 
-from . import consoles, control, guest
+from . import __version__, consoles, control, guest
+from . import log as logs
 from .channel import Channel, Peer
 from .clients import CONNECT, Clients
 from .config import Config
 from .control import State
 from .errors import CloseCode, ConsoleError, Unavailable, os_reason
+from .guestconsole import GuestConsole
 from .listener import Listener
 from .pump import Pump
 
@@ -40,7 +42,7 @@ no event tells it."""
 RESPITE = 0.2
 """Seconds before the next accept when the kernel had no descriptor for us."""
 
-_decoder = control.Decoder(control.ToRelay)
+_decoder = control.Decoder(control.ToRelay, others=True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class _Relay:
         self._loop = guest.event_loop()
         limits = config.session
         self._pump = Pump(limits.replay, limits.backlog, limits.idle_timeout, limits.max_session)
-        self._console = guest.GuestConsole(
+        self._console = GuestConsole(
             self._loop,
             config.libvirt.uri,
             spec.uuid,
@@ -84,6 +86,7 @@ class _Relay:
             on_output=lambda data: self._pump.output(data, time.monotonic()),
             on_state=self._on_state,
             on_gone=lambda text: self._clients.end_all(CloseCode.GONE, text),
+            private=(config.paths.consoles, config.paths.control, config.paths.api),
         )
         self._clients = Clients(self._loop, spec.id, self._pump, self._tell, self._depart)
         self._drain_at: float | None = None  # when to look again whether input can be sent
@@ -110,7 +113,9 @@ class _Relay:
                 now = time.monotonic()
                 self._settle(now)
                 if not self._done:
-                    self._loop.run_once(self._deadline(), self._pump.rest(now))
+                    self._loop.run_once(
+                        self._deadline(), self._pump.rest(now, self._console.gather)
+                    )
         except ConsoleError as error:
             self._clients.close_all(error.close, "The console was lost; connect again.")
             self._tell(control.Failed(code=error.code, message=str(error)))
@@ -124,6 +129,8 @@ class _Relay:
     def _on_state(self, state: State, text: str) -> None:
         now = time.monotonic()
         how = text
+        if self._pump.state is State.RECONNECTING and state is not State.RECONNECTING:
+            self._tell(control.Reconnected())
         if state is State.WAITING:
             text = f"{how}; waiting for its start." if how and self._waits else ""
         self._pump.set_state(state, text, now)
@@ -207,6 +214,7 @@ class _Relay:
                     console=self._spec.console,
                     path=self._spec.path,
                     sessions=self._clients.sessions(),
+                    version=__version__,
                 )
             )
 
@@ -289,7 +297,16 @@ class _Relay:
         if (self._channel is None or self._channel.broken) and isinstance(message, control.Closed):
             session = message.client.session
             log.info(
-                "session %s closed, no supervisor: %d %s", session, message.code, message.reason
+                "session %s closed, no supervisor: %d %s",
+                session,
+                message.code,
+                message.reason,
+                extra=logs.fields(
+                    event="session_closed",
+                    session=session,
+                    code=message.code,
+                    reason=message.reason,
+                ),
             )
 
     def _use_channel(self, channel: Channel) -> None:

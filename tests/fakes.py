@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, Self
 
+import msgspec
+
 from serial_console import channel, control
 from serial_console.config import Config, parse
 from serial_console.errors import (
@@ -74,7 +76,40 @@ def session(id_: str, of: dict[str, Any], token_id: str = "t-0") -> dict[str, An
         "relay_pid": 100,
         "gateway_pid": 101,
         "token_id": token_id,
+        "held": 0,
+        "memory": 2_097_152,
+        "cpu": 0.25,
     }
+
+
+def totals() -> control.Totals:
+    """Return figures of a supervisor, each of another value."""
+    return control.Totals(
+        version="0",
+        started_at=OPENED_AT,
+        libvirt=True,
+        guests=3,
+        relays=2,
+        memory=4_194_304,
+        held=17,
+        sessions={"rw": {"connected": 1, "waiting": 2}, "ro": {"connected": 5}},
+        counts=control.Counts(
+            issued=20,
+            redeemed=19,
+            not_issued={"no_such_guest": 6},
+            refused={"in_use": 7},
+            opened={"rw": 8, "ro": 9},
+            resumed=4,
+            ended={"1000": 10, "4412": 11},
+            setup=[1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            setup_seconds=12.5,
+            bytes_in=21,
+            bytes_out=22,
+            skipped=23,
+            cpu=24.5,
+            reconnects=25,
+        ),
+    )
 
 
 class FakeSupervisor:
@@ -85,6 +120,7 @@ class FakeSupervisor:
         requests: every request that came.
         failure: raised instead of the next answers, if set.
         raw: sent instead of the next answers, if set; ``raw_redeem`` on redeem.sock alone.
+        totals: what it has counted.
         relay: the path that a redeemed token gives.
         redeemed: the connections of redeemed tokens; whoever takes one closes it.
     """
@@ -96,6 +132,7 @@ class FakeSupervisor:
         self.failure: ConsoleError | None = None
         self.raw: bytes | None = None
         self.raw_redeem: bytes | None = None
+        self.totals = totals()
         self.relay = ""
         self.tokens: dict[str, str] = {}
         self.redeemed: list[socket.socket] = []
@@ -186,6 +223,8 @@ class FakeSupervisor:
                 return {"guest": self._guest(request.guest)}
             case control.ListSessions():
                 return _page(self.sessions, "sessions", "id", request.after)
+            case control.Metrics():
+                return dict(msgspec.to_builtins(self.totals))
             case control.GetSession():
                 return {"session": self._session(request.id)}
             case control.Close():

@@ -335,7 +335,10 @@ class Guest:
         self.libvirtd.virsh("managedsave", *options, self.uuid)
 
     def migrate(self, target: PrivateLibvirtd, *options: str) -> None:
-        """Move the guest; ``options`` are virsh migrate's."""
+        """Move the guest on this machine; ``options`` are virsh migrate's."""
+        # Else libvirt has it sent to this machine's name, which need not be known to its resolver.
+        if "--offline" not in options:
+            options = (*options, "--migrateuri", "tcp://127.0.0.1")
         self.libvirtd.virsh("migrate", "--unsafe", *options, self.uuid, target.uri)
 
     def shutdown(self) -> None:

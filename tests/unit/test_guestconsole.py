@@ -7,9 +7,12 @@ import sys
 
 # In a process of its own: libvirt's event loop is once per process, and stays.
 LOST_WITHIN_A_CALL = """
+import functools
 import libvirt
 from serial_console import guest
 from serial_console.control import State
+from serial_console.guestconsole import GuestConsole
+from serial_console.streamline import StreamLine
 
 class FakeStream:
     def send(self, data):
@@ -18,6 +21,8 @@ class FakeStream:
     def recv(self, count):
         lose()
         return b""
+    def eventAddCallback(self, *_):
+        pass
 
 class FakeConnection:
     pass
@@ -26,19 +31,21 @@ def lose():
     console._dropped(console._connection, 1, None)
 
 guest.silence()
+loop = guest.event_loop()
 states = []
-console = guest.GuestConsole(
-    guest.event_loop(), "test:///default", "", None,
+console = GuestConsole(
+    loop, "test:///default", "", None,
     on_output=None, on_state=lambda state, text: states.append(state), on_gone=None,
 )
-for call in (
-    lambda: console.send(b"x"),
-    lambda: console._recv(console._stream),
-):
-    console._connection, console._stream = FakeConnection(), FakeStream()
-    console._state = State.CONNECTED
-    assert not call()
-    assert states.pop() is State.RECONNECTING, states
+for call in (lambda line: line.send(b"x"), lambda line: line._recv()):
+    connection = FakeConnection()
+    console._connection, console._state = connection, State.CONNECTED
+    line = StreamLine(connection, -1, FakeStream())
+    line.begin(loop, None, functools.partial(console._ended, line))
+    console._line = line
+    assert not call(line)
+    assert states == [State.RECONNECTING], states
+    states.clear()
 print("kept")
 """
 
