@@ -42,12 +42,12 @@ def test_a_user_gets_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_p
             ["x.toml", "line 3", "gateway.colour", "unknown key", "listen"],
         ),
         ("[nonsense]", ["line 1", "nonsense", "unknown key", "gateway"]),
-        ("[tokens]\nttl = 'x'", ["line 2", "tokens.ttl", "int"]),
+        ("[tokens]\nttl = 'x'", ["line 2", "tokens.ttl", "a whole number, not text; it is: s "]),
         ("[tokens]\nttl = 0", ["line 2", "tokens.ttl"]),
         ("[session]\non_guest_stop = 'explode'", ["line 2", "session.on_guest_stop"]),
         ("[api]\npeer_uids = [0, -1]", ["line 2", "api.peer_uids"]),
         ("[gateway\n\n", ["x.toml", "TOML", "line 1"]),
-        ("[api]\nlisten = '0.0.0.0:80'", ["x.toml", "api.listen", "loopback"]),
+        ("[api]\nlisten = '0.0.0.0:80'", ["x.toml", "line 2", "api.listen", "loopback"]),
         ("[gateway]\nlisten = '0.0.0.0:80'", ["gateway.listen", "TLS", "insecure"]),
         ("[gateway]\nlisten = '[::]:80'", ["gateway.listen", "TLS"]),
         ("[gateway]\nlisten = '6083'", ["6083", "host:port"]),
@@ -64,7 +64,7 @@ def test_a_user_gets_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_p
             ["gateway.allowed_origins", '"https://x/"'],
         ),
         ("[gateway]\nconnect_origins = ['https://x; x']", ["gateway.connect_origins", "; x"]),
-        ("[gateway]\npublic_url = 'https://a@b'", ["gateway.public_url", "a@b"]),
+        ("[gateway]\npublic_url = 'https://a@b'", ["line 2", "gateway.public_url", "…@b"]),
         ("[gateway]\npublic_url = 'host.example'", ["public_url", "https://"]),
         ("[session]\nescape = 'q'", ["x.toml", "escape", "ctrl-q"]),
         # Found by fuzzing:
@@ -76,6 +76,9 @@ def test_a_user_gets_folders_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_p
         ('[paths]\napi = "/a\\u0000"', ["line 2", "paths.api", "control or invisible"]),
         ('[gateway]\nallowed_origins = ["x\\u202e"]', ["line 2", "gateway.allowed_origins"]),
         ('"\\u001b[2J\\n" = 1', ["line 1", "unknown key"]),
+        ('"x - at `y" = 1', ["line 1", "key x - at `y", "unknown key"]),
+        ("[session]\n'x - at `$.a`' = 1", ["line 1", "key session.x - at `$.a`", "unknown key"]),
+        ("[log]\nlevel = 'x - at `$.a`'", ["line 2", "key log.level", "expected one of"]),
         ("# one line\u2028\x85\nnonsense = 1", ["line 2", "nonsense"]),
         ("[gateway]\nlisten = '127.0.0.1:٦٠٨٣'", ["host:port"]),
         ("[gateway]\nlisten = 'a..b:80'\ninsecure = true", ["host:port"]),
@@ -91,6 +94,37 @@ def test_a_mistake_is_named_with_its_place(text: str, words: list[str]) -> None:
         assert word in str(raised.value)
     assert str(raised.value) == printable(str(raised.value))
     assert len(str(raised.value)) < 600
+
+
+def test_all_mistakes_are_told_with_their_lines_and_no_password(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "[gateway]\nlisten = 'u:SECRET@h:1'\npublic_url = 'https://u:SECRET@h'\n"
+        "allowed_origins = ['https://u:SECRET@h']\n"
+        "[session]\nescape = 'u:SECRET@x'\n[api]\nlisten = 'a:b:c'\n[limits]\nsessions = '9'\n"
+    )
+    told = config.mistakes(str(path))
+    keys = [one.partition(", ")[2].partition(": ")[0] for one in told]
+    assert keys == [
+        "line 2, key gateway.listen", "line 3, key gateway.public_url",
+        "line 4, key gateway.allowed_origins", "line 6, key session.escape",
+        "line 8, key api.listen", "line 10, key limits.sessions",
+    ]  # fmt: skip
+    assert "SECRET" not in "".join(told)
+
+
+def test_what_one_key_says_of_another_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[gateway]\ntls_cert = '/x'\n")
+    (mistake,) = config.mistakes(str(path))
+    assert "line 2, key gateway.tls_cert: tls_cert and tls_key go together" in mistake
+    path.write_text("[gateway]\ntls_cert = '/x'\nnonsense = 1\nlisten = 1\n")
+    assert [one.partition(",")[2][:7] for one in config.mistakes(str(path))] == [
+        " line 3",
+        " line 4",
+    ]
+    path.write_text("")
+    assert config.mistakes(str(path)) == []
 
 
 def test_listening_elsewhere_is_possible_on_purpose() -> None:
@@ -117,6 +151,24 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, data: bytes | None) -> None:
         path.write_bytes(data)
     with pytest.raises(ConfigError, match=str(path)):
         config.load(str(path))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """A FIFO without a writer would keep a service from starting, and one that runs from all."""
+    path, words = str(tmp_path / "config.toml"), "not a regular file, but a pipe or a device; copy"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            os.mkdir(path)
+            words = "directory; name a readable file"
+        case "device":
+            os.symlink("/dev/zero", path)
+    with pytest.raises(ConfigError, match=words) as caught:
+        config.load(path)
+    assert path in str(caught.value)
+    assert config.mistakes(path) == [str(caught.value)]
 
 
 def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +205,10 @@ def test_what_is_no_escape_key(text: str) -> None:
 )
 def test_addresses(listen: str, found: tuple[str, int]) -> None:
     assert config.address(listen) == found
+
+
+def test_a_wrong_choice_is_answered_with_the_choices_and_not_repeated() -> None:
+    text = '[tokens]\nstore = "redis://u:secret@host/0"\n'
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "c.toml")
+    assert str(caught.value) == 'c.toml, line 2, key tokens.store: expected one of "memory"'
