@@ -1,7 +1,5 @@
 """The examples of docs/embedding.md, in a browser."""
 
-import json
-import os
 import re
 from pathlib import Path
 
@@ -12,7 +10,6 @@ from tests.chromium import CSP_REPORT, shows
 from tests.host_manager import HostManager
 
 ROOT = Path(__file__).parents[2]
-WEB = ROOT / "serial_console" / "web"
 EXAMPLE = re.compile(r"^```(\w+) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -89,32 +86,5 @@ def test_the_module_outlives_a_manager_that_is_away_for_a_while(manager, browser
     page.goto(f"{manager.origin}/module.html")
     expect(page.locator("#state")).to_have_text("reconnecting  There is no token: 503.")
     expect(page.locator("#state")).to_have_text("connected connected ")
-    page.close()
-    manager.stack.wait_free()
-
-
-def test_a_cockpit_package_with_its_own_copy(manager, page, echo_guest):
-    """cockpit.js is a fake: it runs the commands as Cockpit's bridge would."""
-    for folder in (WEB, WEB / "vendor"):
-        for file in folder.glob("*.*s"):
-            name = os.path.relpath(file, WEB)
-            manager.files[f"console/{name}"] = file.read_bytes()
-    manager.files["base1/cockpit.js"] = b"""
-        window.cockpit = {
-          info: { user: { name: 'admin' } },
-          location: { options: { guest: new URLSearchParams(location.search).get('guest') } },
-          spawn: (command) => window.spawn(command),
-        };
-    """
-    page.expose_function("spawn", lambda command: manager.stack.cli(*command[1:]).stdout)
-    manifest = json.loads(manager.files["manifest.json"])
-    # What Cockpit adds itself.
-    manager.csp = "default-src 'self'; img-src 'self' data:; " + manifest["content-security-policy"]
-    page.goto(f"{manager.origin}/cockpit.html?guest={echo_guest.name}")
-    manager.stack.wait_sessions("connected")
-    page.locator(".xterm.focus").wait_for()
-    page.keyboard.type("from cockpit")
-    shows(page, "^from cockpit")
-    assert manager.stack.session_of(echo_guest)["user"] == "admin"
     page.close()
     manager.stack.wait_free()
