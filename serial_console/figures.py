@@ -11,6 +11,8 @@ from .sessions import Relay
 
 PATIENCE = 0.5
 """Seconds that relays have to report their figures; a slower one's last ones are shown."""
+BATCH = 20
+"""Relays that are asked at once; with a thousand, others are served in between."""
 
 
 @dataclass
@@ -36,14 +38,24 @@ class Figures:
     def bring(self, then: Callable[[], None]) -> None:
         """Go on when every relay has told its figures, or after a while without."""
         missing = {one.id for one in self._relays.values() if one.ready and one.sessions}
-        for id_ in missing:
-            self._relays[id_].child.send(control.encode(control.Query()))
         if not missing:
             then()
             return
         asked = _Asked(missing, then)
         self._open.append(asked)
-        asked.timer = self._loop.after(PATIENCE, lambda: self._enough(asked))
+        self._ask(asked, sorted(missing))
+
+    def _ask(self, asked: _Asked, ids: list[str]) -> None:
+        """Ask these relays, a few at a time: those that wake to answer take the CPU from us."""
+        for id_ in ids[:BATCH]:
+            if id_ in self._relays:
+                self._relays[id_].child.send(control.encode(control.Query()))
+        rest = ids[BATCH:]
+        if asked in self._open:  # else each has answered, or has ended
+            asked.timer = self._loop.after(
+                0.0 if rest else PATIENCE,
+                (lambda: self._ask(asked, rest)) if rest else (lambda: self._enough(asked)),
+            )
 
     def reported(self, which: Relay) -> None:
         """Take note that a relay has told its figures, or never will."""

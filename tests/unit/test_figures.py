@@ -44,6 +44,29 @@ def test_goes_on_when_all_that_have_sessions_have_told(loop: Mock) -> None:
     assert loop.after.return_value.cancel.called
 
 
+def test_a_thousand_are_asked_a_few_at_a_time(loop: Mock) -> None:
+    relays = {f"{number:03}": relay(f"{number:03}") for number in range(2 * figures.BATCH + 1)}
+    asking, then = figures.Figures(loop, relays), Mock()
+    asking.bring(then)
+
+    def asked() -> int:
+        return sum(bool(one.child.send.mock_calls) for one in relays.values())  # type: ignore[attr-defined]
+
+    assert asked() == figures.BATCH
+    assert loop.after.call_args.args[0] == 0.0
+    gone = relays.pop("020")
+    asking.reported(gone)
+    loop.after.call_args.args[1]()
+    assert asked() == 2 * figures.BATCH - 1
+    loop.after.call_args.args[1]()
+    assert asked() == 2 * figures.BATCH
+    assert loop.after.call_args.args[0] == figures.PATIENCE
+    for one in relays.values():
+        then.assert_not_called()
+        asking.reported(one)
+    then.assert_called_once_with()
+
+
 def test_nobody_to_ask(loop: Mock) -> None:
     then = Mock()
     figures.Figures(loop, {"c": relay("c", sessions=0)}).bring(then)
