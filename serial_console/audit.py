@@ -1,7 +1,7 @@
 """What happened, by whom and to which console: the audit log, and the same in the daily log.
 
 Each event is a line of the audit file (chain.py), and an entry of systemd's journal where that is
-ours. ``docs/operating.md`` lists events and fields: they are stable, for programs. Tokens and
+ours. ``docs/audit.md`` lists events and fields: they are stable, for programs. Tokens and
 sessions go by their ids, which open nothing.
 """
 
@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import __version__, control, journal
+from . import log as logs
 from .chain import Chain, Head
 from .channel import Peer
-from .errors import CloseCode, ConsoleError
+from .errors import CloseCode, ConsoleError, LimitReached
 from .names import printable, shortened, shown
 from .rate import Buckets
 from .sessions import Session
+from .tally import Tally
 from .tokens import Grant
 
 TEXT_MAX = 256
@@ -28,6 +30,11 @@ REFUSALS = 5.0
 """Lines a second, in the long run, on refusals of one token, or of all unknown ones: who guesses
 must not fill the disk. The next line tells how many were left out."""
 
+_LEVELS: dict[int, int] = {
+    CloseCode.RELAY_LOST: logging.ERROR,
+    CloseCode.UNAVAILABLE: logging.WARNING,
+}
+"""Of the daily log's line on a session's end; every other end is its people's business."""
 _WARNINGS = frozenset(
     {"token_refused", "issue_refused", "api_unauthorized", "api_forbidden", "api_rate_limited"}
 )
@@ -69,12 +76,15 @@ class Audit:
 
     Args:
         path: the audit file (config ``log.audit``), ``""`` for none.
+        tally: counts what happens.
 
     Raises:
         SetupError: the file cannot be written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tally: Tally) -> None:
+        self._tally = tally
+        self._stopping = False
         chain = Chain(path) if path else None
         self._sink = _Sink(chain, journal.Journal() if journal.ours() else None)
         self._logger = logging.getLogger("audit")
@@ -105,6 +115,7 @@ class Audit:
 
     def stopping(self, signal: str) -> None:
         """It was told to end."""
+        self._stopping = True
         log.info("%s: stopping", signal)
         self._event("supervisor_stopping", signal=signal)
 
@@ -112,6 +123,7 @@ class Audit:
 
     def issued(self, grant: Grant, request: control.Issue, peer: Peer) -> None:
         """A token was issued."""
+        self._tally.issued()
         log.info("token %s issued to %s for %s", grant.id, shown(grant.user), grant.shown())
         self._event(
             "token_issued",
@@ -127,6 +139,7 @@ class Audit:
     def not_issued(self, request: control.Issue, error: ConsoleError, peer: Peer) -> None:
         """A token was asked for and refused. Not for which guest: what was asked for may be
         anything, and need not be a guest's name."""
+        self._tally.not_issued(error)
         self._event(
             "issue_refused",
             user=request.user,
@@ -137,6 +150,7 @@ class Audit:
 
     def redeemed(self, session: Session, again: bool) -> None:
         """A token was used; ``again``: to come back to its own session."""
+        self._tally.redeemed(again=again)
         self._event("token_redeemed", **_session(session), again=again)
 
     def refused(
@@ -156,9 +170,24 @@ class Audit:
             token: the token's id, where it has one.
             why: more than its holder was told.
         """
+        self._tally.refused(error)
         if about is not None:
             what = f"{shown(about.guest)} {about.console} ({about.mode})"
-            log.info("refused %s for %s: %s", shown(about.user) or "-", what, error)
+            log.log(
+                _severity(error),
+                "refused %s for %s: %s",
+                shown(about.user) or "-",
+                what,
+                error,
+                extra=logs.fields(
+                    event="session_refused",
+                    **_console(about),
+                    client=client,
+                    code=int(error.close),
+                    error=error.code,
+                    reason=str(error),
+                ),
+            )
         if self._refusals.take(token):
             self._left_out += 1
             return
@@ -197,6 +226,8 @@ class Audit:
     def opened(self, session: Session, again: bool) -> None:
         """A session's client has connected, or connected again."""
         info = session.info
+        event = "session_resumed" if again else "session_opened"
+        seconds = self._tally.opened(session, again=again)
         log.info(
             "session %s %s: %s %s (%s), user %s, client %s",
             info.id,
@@ -206,8 +237,15 @@ class Audit:
             info.mode,
             shown(info.user) or "-",
             shown(info.client) or "-",
+            extra=logs.fields(
+                event=event,
+                session=info.id,
+                **_console(info),
+                client=info.client,
+                **({} if again else {"setup_seconds": round(seconds, 3)}),
+            ),
         )
-        self._event("session_resumed" if again else "session_opened", **_session(session))
+        self._event(event, **_session(session))
 
     def adopted(self, session: Session) -> None:
         """A session of the supervisor before goes on."""
@@ -216,16 +254,27 @@ class Audit:
     def closed(
         self, session: Session, code: int, reason: str, taker: Session | None = None
     ) -> None:
-        """A session has ended; only a lost relay is an error.
+        """A session has ended. A lost relay is an error, and libvirt or the host a warning.
 
         Args:
             session: which.
             code, reason: as its client was told.
             taker: the session that has taken it over.
         """
-        figures = session.figures
+        info, figures = session.info, session.figures
+        self._tally.ended(code)
+        level = _LEVELS.get(code, logging.INFO)
+        if self._stopping and level == logging.WARNING:
+            level = logging.INFO  # that is what was asked for
+        seconds = round(max(0.0, time.time() - info.opened_at), 3)
+        count = {
+            "bytes_in": figures.bytes_in,
+            "bytes_out": figures.bytes_out,
+            "skipped": figures.skipped,
+            "seconds": seconds,
+        }
         log.log(
-            logging.ERROR if code == CloseCode.RELAY_LOST else logging.INFO,
+            level,
             "session %s closed: %d %s; %d bytes in, %d out, %d skipped",
             session.info.id,
             code,
@@ -233,6 +282,15 @@ class Audit:
             figures.bytes_in,
             figures.bytes_out,
             figures.skipped,
+            extra=logs.fields(
+                event="session_closed",
+                session=info.id,
+                **_console(info),
+                client=info.client,
+                code=int(code),
+                reason=reason,
+                **count,
+            ),
         )
         if taker is not None:
             by = {"by_session": taker.info.id, "by_user": taker.info.user}
@@ -242,10 +300,7 @@ class Audit:
             **_session(session),
             code=code,
             reason=reason,
-            bytes_in=figures.bytes_in,
-            bytes_out=figures.bytes_out,
-            skipped=figures.skipped,
-            seconds=round(max(0.0, time.time() - session.info.opened_at), 3),
+            **count,
         )
 
     def close_asked(self, request: control.Close, sessions: int, peer: Peer) -> None:
@@ -269,6 +324,13 @@ class Audit:
             left_out=message.left_out,
             uid=peer.uid,
         )
+
+
+def _severity(error: ConsoleError) -> int:
+    """Return how bad it is for the operator that somebody was refused for this."""
+    if isinstance(error, LimitReached):
+        return logging.WARNING
+    return _LEVELS.get(error.close, logging.INFO)
 
 
 def _console(one: Grant | control.SessionInfo) -> dict[str, Any]:

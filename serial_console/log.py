@@ -1,4 +1,7 @@
-"""Logging to stderr: one line an event, the process's role in front."""
+"""Logging: one line an event, to stderr with the process's role in front, or to systemd's journal.
+
+``docs/monitoring.md`` lists the fields that a line has beside its text: they are for programs.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,31 @@ import json
 import logging
 import os
 import select
+from collections.abc import Mapping
+from typing import Any
 
-from .names import printable
+from . import journal
+from .names import printable, shortened
 from .times import rfc3339
+
+VALUE_MAX = 256
+"""Characters of a field that others choose; what is longer is cut."""
+_PRIORITIES = {"DEBUG": "7", "INFO": "6", "WARNING": "4", "ERROR": "3", "CRITICAL": "2"}
+"""syslog(3)'s, by ours."""
+
+
+def fields(**values: str | float) -> dict[str, Any]:
+    """Return what is to be given to a logging call as ``extra``, so that its line has fields."""
+    cut = {
+        name: shortened(value, VALUE_MAX) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    return {"fields": cut}
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = record.__dict__.get("fields", {})
+    return found
 
 
 class _Text(logging.Formatter):
@@ -34,6 +59,7 @@ class _Json(_Text):
                 "name": record.name,
                 "pid": record.process,
                 "message": self.text(record),
+                **_fields(record),
             }
         )
 
@@ -81,6 +107,35 @@ class _Stderr(logging.Handler):
         return len(data)
 
 
+class _Journal(logging.Handler):
+    """Sends each line to systemd's journal, with its level and its fields; what that does not take
+    goes where it would go without one."""
+
+    def __init__(self, otherwise: logging.Handler) -> None:
+        super().__init__()
+        self._otherwise = otherwise
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            entry = {
+                "MESSAGE": printable(" ".join(_Text().text(record).splitlines())),
+                "PRIORITY": _PRIORITIES.get(record.levelname, "6"),
+                "SYSLOG_IDENTIFIER": f"serial-console-{record.name}",
+            }
+            for name, value in _fields(record).items():
+                entry[f"SERIAL_CONSOLE_{name.upper()}"] = str(value)
+            # A socket an entry: a relay closes all descriptors that it has from its parent.
+            with contextlib.closing(journal.Journal()) as socket:
+                sent = socket.send(entry)
+        except OSError:
+            sent = False  # no descriptor is left
+        except Exception:  # noqa: BLE001 - as every handler of logging does
+            self.handleError(record)
+            return
+        if not sent:
+            self._otherwise.emit(record)
+
+
 def ready() -> None:
     """Print the line that tells a service's starter that it serves, if that can be told."""
     with contextlib.suppress(OSError):
@@ -88,14 +143,16 @@ def ready() -> None:
 
 
 def start(level: str, style: str) -> None:
-    """Send this process's log to stderr.
+    """Send this process's log to stderr, or to systemd's journal where stderr is that.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error`` (config ``log.level``).
-        style: ``text`` or ``json`` (config ``log.format``).
+        style: ``text`` or ``json`` (config ``log.format``); the journal has fields of its own.
     """
-    handler = _Stderr()
+    handler: logging.Handler = _Stderr()
     handler.setFormatter(_Json() if style == "json" else _Text())
+    if journal.ours():
+        handler = _Journal(handler)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
