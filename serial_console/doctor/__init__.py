@@ -1,0 +1,1 @@
+"""``serial-console doctor``: what is wrong on this host, and what to do. It changes nothing."""
