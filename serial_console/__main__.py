@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from .cli import main
+try:
+    from .cli import main
+except ModuleNotFoundError as missing:
+    # For the doctor too: nothing works then, and that is all that there is to say.
+    sys.exit(
+        f"serial-console: the Python package {missing.name} is missing; "
+        "install serial-console again (docs/install.md)"
+    )
 
 __all__ = ["main"]
 

@@ -152,6 +152,37 @@ def test_config_check_and_show(command: Command, monkeypatch: pytest.MonkeyPatch
     assert f"{command.path}, line 3, key gateway.colour" in command.err
 
 
+def test_show_says_where_a_value_comes_from(command: Command) -> None:
+    lines = command("config", "show").splitlines()
+    assert "ttl = 30  # default" in lines
+    where = next(line for line in lines if line.startswith("control = "))
+    with open(command.path, encoding="utf-8") as file:
+        number = next(n for n, line in enumerate(file, 1) if line.startswith("control = "))
+    assert where.endswith(f"  # {command.path}:{number}")
+
+
+def test_check_names_every_mistake(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[gateway]\nlisten = 1\nhartbeat = 3\nttl = 5\n[tokns]\n[log]\nlevel = "all"\n')
+    assert cli.main(["--config", str(path), "config", "check"]) == 1
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert [line.split(":")[1].split(", ")[1] for line in lines] == [
+        "line 2",
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 7",
+    ]
+    assert "did you mean heartbeat?" in lines[1]
+    assert "it belongs into [tokens]" in lines[2]
+    assert "did you mean tokens?" in lines[3]
+    monkeypatch.setenv("SERIAL_CONSOLE_CONFIG", str(tmp_path / "none"))
+    assert cli.main(["config", "check"]) == 1
+    assert "cannot read" in capsys.readouterr().err
+
+
 def test_what_show_prints_is_a_configuration(command: Command) -> None:
     from serial_console import config
 
