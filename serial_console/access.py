@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import control, problems, startpage
+from . import control, nova, problems, startpage
 from .errors import ConfigError, ConsoleError, Forbidden, RateLimited, Unauthorized, Unavailable
 from .keys import Grant, Ring
 from .rate import Buckets
@@ -27,8 +27,11 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 """What is logged as it came; another one may be anything."""
 UNREAD = {"Connection": "close"}
 """Header of an answer to a request that is not read to its end."""
-OPEN_PATHS = frozenset({"/healthz", *startpage.files()})
+HEALTH_PATHS = frozenset({"/healthz", "/healthz/ready"})
+OPEN_PATHS = frozenset({*HEALTH_PATHS, nova.PREFIX, *startpage.files()})
 """What needs no key."""
+ROUTINE = frozenset({*HEALTH_PATHS, "/metrics"})
+"""What programs ask every few seconds: while all is well, no more than a debug line of the log."""
 
 STRANGERS = 5.0
 """Requests a second of those without a good key, all together, that are noted: they must not fill
@@ -73,10 +76,18 @@ class Gate:
         self._uids = frozenset(uids)
         self._rate = rate
         self._tell = tell
+        self._clock = clock
         self._known = Buckets(rate, clock)
         self._strangers = Buckets(rate, clock)
         self._notable = Buckets(STRANGERS, clock)
         self._left_out = 0
+
+    def change(self, uids: Collection[int], rate: float) -> None:
+        """Permit other uids, or another rate; who was slowed down begins anew."""
+        self._uids = frozenset(uids)
+        if rate != self._rate:
+            self._rate = rate
+            self._known, self._strangers = Buckets(rate, self._clock), Buckets(rate, self._clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -135,8 +146,10 @@ class Gate:
         route = getattr(scope.get("route"), "path", "(no route)")
         method = scope["method"] if scope["method"] in METHODS else "(other)"
         who = grant.name if grant else "-"
-        log.info("%s %s: %d, asked by %s", method, route, status, who)
-        if scope["path"] in OPEN_PATHS:
+        routine = scope["path"] in ROUTINE and status == 200
+        level = logging.DEBUG if routine else logging.INFO
+        log.log(level, "%s %s: %d, asked by %s", method, route, status, who)
+        if routine or scope["path"] in OPEN_PATHS:
             return
         event: _Event = "api_request" if grant else "api_unauthorized"
         if limited:
@@ -175,7 +188,10 @@ class Gate:
             raise
 
     def _found(self, scope: Scope) -> Grant:
-        header = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+        header = _header(scope, b"authorization")
+        if header is None and nova.is_for(scope["path"]):
+            token = _header(scope, nova.KEY_HEADER)
+            header = None if token is None else b"Bearer " + token
         if header is None:
             peer = scope["state"].get("peer")
             if peer is not None and peer.uid in self._uids:
@@ -206,6 +222,10 @@ class _TooFast(RateLimited):
     def __init__(self, message: str, retry_after: int, *, first: bool) -> None:
         super().__init__(message, retry_after)
         self.first = first
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes | None:
+    return next((value for name, value in scope["headers"] if name == wanted), None)
 
 
 def _source(scope: Scope) -> str:

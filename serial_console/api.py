@@ -15,14 +15,16 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote
 
-from anyio import to_thread
-from fastapi import Body, Depends, FastAPI, Path, Request
+from anyio import CapacityLimiter, fail_after, to_thread
+from fastapi import Body, Depends, FastAPI, Path, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from . import __version__, channel, control, problems, startpage, views
-from .config import Config, escape_byte
+from . import __version__, channel, control, metrics, nova, problems, startpage, views
+from .config import escape_byte
 from .errors import (
     ConfigError,
+    ConsoleError,
     Forbidden,
     NoSuchGuest,
     NoSuchSession,
@@ -33,6 +35,7 @@ from .errors import (
 )
 from .keys import Grant, Key, Ring
 from .names import shown
+from .reload import Current
 
 log = logging.getLogger("api")
 T = TypeVar("T")
@@ -40,6 +43,11 @@ T = TypeVar("T")
 NAME_MAX = 400
 """Characters of a guest's name or an id; libvirt's files leave a name less than 256. With this and
 the longest of all other fields a request still fits in control.REQUEST_MAX."""
+PROMPT = 5.0
+"""Seconds within which those who ask how things are have their answer; where neither libvirt nor a
+relay answers the supervisor, it needs 2.5."""
+PROMPT_THREADS = 8
+"""How many of them are asked for at a time, beside the 40 threads of anyio's for all the rest."""
 CONSOLE_MAX = 128
 """Characters of an alias."""
 # For OpenAPI alone: our own checks, which come after, say better what to do.
@@ -120,31 +128,6 @@ class TokenRequest(BaseModel):
     comes back to it, and gets the output that it missed."""
 
 
-class SerialConsole(BaseModel):
-    """What nova's clients ask for; other protocols are not for this service."""
-
-    protocol: Literal["serial"]
-    type: Literal["serial"]
-
-
-class RemoteConsoleRequest(BaseModel):
-    """nova's request for a console."""
-
-    remote_console: SerialConsole
-
-
-class RemoteConsole(SerialConsole):
-    """nova's answer; ``url`` is a WebSocket URL with a token in it."""
-
-    url: str
-
-
-class RemoteConsoleAnswer(BaseModel):
-    """nova's envelope."""
-
-    remote_console: RemoteConsole
-
-
 class GuestList(BaseModel):
     """The guests that the API key covers, sorted by name."""
 
@@ -160,21 +143,39 @@ class SessionList(BaseModel):
 class _Desk:
     """Asks the supervisor on behalf of callers, each held to what they may."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._ring = Ring(config.api.keys)
+    def __init__(self, current: Current) -> None:
+        self._current = current
+        self._ring = Ring(current.config.api.keys)
         self._issued: OrderedDict[str, str] = OrderedDict()
+        self._prompt = CapacityLimiter(PROMPT_THREADS)
 
-    async def ask(self, request: control.Message, timeout: float = 15.0) -> dict[str, Any]:
+    async def ask(self, request: control.Message) -> dict[str, Any]:
         return await _threaded(
-            functools.partial(channel.call, self._config.paths.admin, request, timeout)
+            functools.partial(channel.call, self._current.config.paths.admin, request)
         )
+
+    async def ask_how_things_are(self, request: control.Health | control.Metrics) -> dict[str, Any]:
+        """Return the answer within PROMPT, however many requests wait for a supervisor that hangs.
+
+        Raises:
+            SupervisorUnavailable: there is none.
+        """
+        path = self._current.config.paths.admin
+        try:
+            with fail_after(PROMPT):
+                return await _threaded(
+                    functools.partial(channel.call, path, request, PROMPT), self._prompt
+                )
+        except TimeoutError:
+            raise SupervisorUnavailable(
+                f"the supervisor gave no answer within {PROMPT:g} s; see its log"
+            ) from None
 
     async def listing(
         self, request: control.ListGuests | control.ListSessions, key: str
     ) -> list[dict[str, Any]]:
         return await _threaded(
-            functools.partial(channel.call_all, self._config.paths.admin, request, key)
+            functools.partial(channel.call_all, self._current.config.paths.admin, request, key)
         )
 
     async def guest(self, name: str, by: Grant) -> views.Guest:
@@ -220,7 +221,7 @@ class _Desk:
             key=by.key,
         )
         try:
-            token = views.token(self._config, await self.ask(request))
+            token = views.token(self._current.config, await self.ask(request))
         except NoSuchGuest:
             raise _unknown(name) from None
         # Another guest may be named like this one's UUID, or this one may just have been renamed.
@@ -231,12 +232,11 @@ class _Desk:
             await self.ask(control.Revoke(id=token.id, by=by.login, key=by.key))
             raise Unauthorized("this API key was just revoked, or limited in another way")
         self._issued[token.id] = token.guest
-        while len(self._issued) > self._config.limits.tokens:
+        while len(self._issued) > self._current.config.limits.tokens:
             self._issued.popitem(last=False)
         return token
 
     async def revoke(self, id_: str, by: Grant) -> None:
-        _must_write(by)
         unknown = NoSuchToken("there is no such token, or it is of no use any more")
         if not by.unlimited:
             guest = self._issued.get(id_)
@@ -246,7 +246,8 @@ class _Desk:
             if guest is None or not by.covers(guest):
                 raise unknown
         try:
-            await self.ask(control.Revoke(id=id_, by=by.login, key=by.key))
+            own = by.mode == "ro"  # who may only watch ends what it began itself, and no more
+            await self.ask(control.Revoke(id=id_, own=own, by=by.login, key=by.key))
         except NoSuchToken:
             raise unknown from None
         self._issued.pop(id_, None)
@@ -258,7 +259,7 @@ class _Desk:
             return False
 
 
-def build(config: Config) -> FastAPI:
+def build(current: Current) -> FastAPI:
     """Make the application; it needs access.Gate in front."""
     app = FastAPI(
         title="Serial console",
@@ -271,7 +272,7 @@ def build(config: Config) -> FastAPI:
     )
     problems.install(app)
     startpage.install(app)
-    desk = _Desk(config)
+    desk = _Desk(current)
 
     @app.post("/v1/guests/{guest}/tokens", status_code=201, summary="Issue a token")
     async def issue(
@@ -280,12 +281,20 @@ def build(config: Config) -> FastAPI:
         return await desk.issue(guest, asked or TokenRequest(), by)
 
     @app.post("/v1/guests/{guest}/remote-consoles", summary="Issue a token, in nova's shape")
+    @app.post(
+        f"{nova.PREFIX}/servers/{{guest}}/remote-consoles", summary="The same, for nova's clients"
+    )
     async def remote_console(
-        guest: Name, by: By, asked: RemoteConsoleRequest
-    ) -> RemoteConsoleAnswer:
+        guest: Name, by: By, asked: nova.RemoteConsoleRequest, response: Response
+    ) -> nova.RemoteConsoleAnswer:
         token = await desk.issue(guest, TokenRequest(), by)
-        console = RemoteConsole(**dict(asked.remote_console), url=token.websocket_url)
-        return RemoteConsoleAnswer(remote_console=console)
+        response.headers.update(nova.HEADERS)
+        console = nova.RemoteConsole(**dict(asked.remote_console), url=token.websocket_url)
+        return nova.RemoteConsoleAnswer(remote_console=console)
+
+    @app.get(nova.PREFIX, include_in_schema=False)
+    async def nova_version() -> dict[str, Any]:
+        return nova.version()
 
     @app.get("/v1/guests", summary="List guests")
     async def guests(by: By) -> GuestList:
@@ -317,16 +326,52 @@ def build(config: Config) -> FastAPI:
     async def revoke(id: Id, by: By) -> None:  # noqa: A002
         await desk.revoke(id, by)
 
-    @app.get("/healthz", summary="Tell how things are")
-    async def healthz() -> views.Health:
-        return views.health(await desk.ask(control.Health(), timeout=5.0))
+    @app.get("/healthz", summary="Tell that the API lives")
+    async def healthz() -> views.Life:
+        return views.Life(status="ok", version=__version__)
+
+    @app.get(
+        "/healthz/ready",
+        summary="Tell whether consoles can be had",
+        responses={503: {"model": views.Health, "description": "A part is unavailable."}},
+    )
+    async def ready(response: Response) -> views.Health:
+        try:
+            health = views.health(await desk.ask_how_things_are(control.Health()))
+        except ConsoleError as error:
+            log.info("not ready: %s", error)
+            health = views.Health("unavailable", "unavailable", "unknown", 0, "")
+        response.status_code = 200 if health.status == "ok" else 503
+        return health
+
+    @app.get(
+        "/metrics",
+        summary="Tell figures to Prometheus",
+        description="For API keys that cover all guests: the figures are the host's.",
+        response_class=PlainTextResponse,
+    )
+    async def scrape(by: By) -> Response:
+        if not by.unlimited:
+            raise Forbidden(
+                "metrics are of the whole host, and this API key is for some guests; use one for "
+                "all, such as of 'serial-console key add prometheus --mode ro'"
+            )
+        try:
+            totals = metrics.totals(await desk.ask_how_things_are(control.Metrics()))
+        except ConsoleError as error:
+            log.info("no figures: %s", error)
+            totals = None
+        return Response(metrics.exposition(totals), media_type=metrics.CONTENT_TYPE)
 
     return app
 
 
 def _must_write(by: Grant) -> None:
     if by.mode == "ro":
-        raise Forbidden("this API key is read-only and can end nothing; use a key of mode rw")
+        raise Forbidden(
+            "this API key is read-only and can close no session; revoke the token that it issued "
+            "for its own, or use a key of mode rw"
+        )
 
 
 def _unknown(name: str) -> NoSuchGuest:
@@ -342,14 +387,14 @@ def _member(answer: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-async def _threaded(work: Callable[[], T]) -> T:
+async def _threaded(work: Callable[[], T], limiter: CapacityLimiter | None = None) -> T:
     """Run what blocks in a thread; a server that stops does not wait for it.
 
     Raises:
         Unavailable: the host gives us no thread.
     """
     try:
-        return await to_thread.run_sync(work, abandon_on_cancel=True)
+        return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise

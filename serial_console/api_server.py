@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h11
 import uvicorn
@@ -23,6 +23,7 @@ from .channel import peer_of
 from .config import Config, Paths, address
 from .errors import SetupError, os_reason
 from .listener import Listener, make_directory
+from .reload import Current
 from .reporter import Reporter
 
 STOP_TIMEOUT = 3
@@ -39,7 +40,7 @@ descriptor, and each of the 2048 would then have a traceback in the log."""
 log = logging.getLogger("api")
 
 
-def serve(config: Config) -> int:
+def serve(current: Current) -> int:
     """Serve until SIGTERM or SIGINT; print ``ready`` once both listeners serve.
 
     Returns:
@@ -49,12 +50,17 @@ def serve(config: Config) -> int:
         SetupError: a listener cannot be opened.
         ConfigError: the API keys are broken.
     """
+    config = current.config
     if not keys.load(config.api.keys):
         log.warning("there is no API key yet; make one with 'serial-console key add NAME'")
     ring = keys.Ring(config.api.keys)
     reporter = Reporter(config.paths.admin)
-    uids = {0, os.geteuid(), *config.api.peer_uids}
-    app = access.Gate(api.build(config), ring, uids, config.api.rate, reporter.tell)
+    gate = access.Gate(api.build(current), ring, _uids(config), config.api.rate, reporter.tell)
+
+    def reload() -> None:
+        if current.hang_up():
+            gate.change(_uids(current.config), current.config.api.rate)
+
     inherited = sd.Inherited()
     given = inherited.tcp(config.api.listen), inherited.unix(config.paths.api_socket)
     inherited.finish()
@@ -66,7 +72,7 @@ def serve(config: Config) -> int:
         # http is h11's: it lets us reach the transport, and with it who is at the other end.
         server = _Server(
             uvicorn.Config(
-                app,
+                gate,
                 http=_Protocol,
                 ws="none",
                 lifespan="off",
@@ -78,6 +84,7 @@ def serve(config: Config) -> int:
                 timeout_graceful_shutdown=STOP_TIMEOUT,
             )
         )
+        server.reload = reload
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         host, number = port.getsockname()[:2]
         where = host, number, config.paths.api_socket
@@ -165,13 +172,21 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
 
+def _uids(config: Config) -> set[int]:
+    """Return who needs no key on api.sock."""
+    return {0, os.geteuid(), *config.api.peer_uids}
+
+
 class _Server(uvicorn.Server):
     """Uvicorn that says ``ready`` and ends with status 0 on a signal."""
+
+    reload: Callable[[], None]
 
     async def serve_until_told(self, sockets: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         await self.serve(sockets)
 
     @contextlib.contextmanager

@@ -127,7 +127,7 @@ class NoSuchConsole(ConsoleError):
 
 
 class UnsupportedConsole(NoSuchConsole):
-    """The console exists, but libvirt cannot open one of its type."""
+    """The console exists, but one of its type cannot be opened."""
 
     code = "unsupported_console"
     http = 409
@@ -245,6 +245,8 @@ def _tree(cls: type[ConsoleError]) -> dict[str, type[ConsoleError]]:
 
 
 _BY_CODE = _tree(ConsoleError)
+CODES = frozenset(_BY_CODE)
+"""Every ``code``."""
 
 
 def from_wire(code: str, message: str) -> ConsoleError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -12,7 +13,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from . import nova
 from .errors import ConsoleError, RateLimited, Unauthorized
 
 MEDIA_TYPE = "application/problem+json"
@@ -51,9 +54,25 @@ _HTTP_CODES = {
 }
 
 
+class Problem(JSONResponse):
+    """A problem document; where nova's clients ask, nova's fault of the same words."""
+
+    media_type = MEDIA_TYPE
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if not nova.is_for(scope["path"]):
+            await super().__call__(scope, receive, send)
+            return
+        fault = nova.fault(self.status_code, json.loads(bytes(self.body))["detail"])
+        kept = {"www-authenticate", "retry-after", "allow", "connection"}
+        headers = {name: value for name, value in self.headers.items() if name in kept}
+        await JSONResponse(fault, self.status_code, headers | nova.HEADERS)(scope, receive, send)
+
+
 def problem(
     status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
-) -> JSONResponse:
+) -> Problem:
     """Make the answer for something that went wrong; ``more`` are further members."""
     body = {
         "type": "about:blank",
@@ -63,7 +82,7 @@ def problem(
         "code": code,
         **more,
     }
-    return JSONResponse(body, status, headers, MEDIA_TYPE)
+    return Problem(body, status, headers)
 
 
 def of_error(error: ConsoleError) -> JSONResponse:
@@ -137,23 +156,33 @@ def _described(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Problem"] = _SCHEMA
+    schemas["Fault"] = nova.FAULT_SCHEMA
     parts["securitySchemes"] = {
         "key": {
             "type": "http",
             "scheme": "bearer",
             "description": "An API key of 'serial-console key add'. "
             "Over api.sock a permitted user needs none.",
-        }
+        },
+        "nova": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-Auth-Token",
+            "description": "The same key, where OpenStack's clients put theirs.",
+        },
     }
     spec["security"] = [{"key": []}]
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    fault = {"application/json": {"schema": {"$ref": "#/components/schemas/Fault"}}}
     for path, item in spec["paths"].items():
         for operation in item.values():
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = {
                 "description": "Refused or failed; the code says why.",
-                "content": content,
+                "content": fault if nova.is_for(path) else problem,
             }
-            if path == "/healthz":
+            if path.startswith("/healthz"):
                 operation["security"] = []
+            elif nova.is_for(path):
+                operation["security"] = [{"key": []}, {"nova": []}]
     return spec

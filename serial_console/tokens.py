@@ -67,7 +67,7 @@ class MemoryStore:
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = limit
+        self.limit = limit
         self._clock = clock
         self._grants: dict[bytes, tuple[float, Grant]] = {}
         self._reserved: set[str] = set()
@@ -80,9 +80,9 @@ class MemoryStore:
             LimitReached: too many tokens are alive.
         """
         self._expire()
-        if len(self._grants) >= self._limit:
+        if len(self._grants) >= self.limit:
             raise LimitReached(
-                f"{self._limit} tokens wait to be used, as many as may; try again in a while"
+                f"{self.limit} tokens wait to be used, as many as may; try again in a while"
             )
         token = secrets.token_urlsafe(BITS // 8)
         self._grants[digest(token)] = (self._clock() + ttl, grant)
@@ -126,6 +126,11 @@ class MemoryStore:
         if key is None:
             raise NoSuchToken("there is no unused token of that id; it may be used or expired")
         self._drop(key, "revoked")
+
+    def key_of(self, token_id: str) -> str | None:
+        """Return the API key that a token was issued for, None where there is none of that id."""
+        key = self._find(token_id)
+        return None if key is None else self._grants[key][1].key
 
     def revoke_of(self, key: str) -> int:
         """Make all tokens useless that were issued for an API key; return how many."""

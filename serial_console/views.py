@@ -97,17 +97,37 @@ class Session(_Documented):
     relay_pid: int
     gateway_pid: int
     token_id: str
+    held: int = 0
+    """Bytes of input that the guest does not take now."""
+    memory: int = 0
+    """Bytes of memory of the session's relay, which its watchers share: what is its own, and its
+    share (PSS) of what it has in common with others. Measured every 10 s at most; 0: not yet."""
+    cpu: float = 0.0
+    """Seconds of CPU that the relay has used since its start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Life(_Documented):
+    """The API lives; that says nothing of the rest."""
+
+    status: str
+    """``ok``."""
+    version: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Health(_Documented):
-    """How things are."""
+    """Whether consoles can be had."""
 
     status: str
-    libvirt: str
+    """``ok``, or ``unavailable`` where a part is."""
+    supervisor: str
     """``ok`` or ``unavailable``."""
+    libvirt: str
+    """``ok`` or ``unavailable``; ``unknown`` without a supervisor."""
     sessions: int
     version: str
+    """The supervisor's; empty without one."""
 
 
 def token(config: Config, answer: Mapping[str, Any]) -> Token:
@@ -141,7 +161,8 @@ def session(answer: Mapping[str, Any]) -> Session:
 
 def health(answer: Mapping[str, Any]) -> Health:
     """Make a Health of a ``health`` answer. Raises as guest() does."""
-    return _view(answer, Health)
+    status = "ok" if answer.get("libvirt") == "ok" else "unavailable"
+    return _view({**answer, "status": status, "supervisor": "ok"}, Health)
 
 
 def page_base(config: Config) -> str:

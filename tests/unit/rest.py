@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from serial_console import access, api, control, keys
 from serial_console.config import Config
+from serial_console.reload import Current
 
 from .. import fakes
 
@@ -22,7 +23,7 @@ class Rest:
     def __init__(self, config: Config, supervisor: fakes.FakeSupervisor) -> None:
         self.config = config
         self.supervisor = supervisor
-        self.app: FastAPI = api.build(config)
+        self.app: FastAPI = api.build(Current(config))
         self.told: list[control.Audit] = []
         self.now = 0.0
         self.gate = self.gated()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
-from serial_console import access, api, control, errors, keys
+from serial_console import __version__, access, api, control, errors, keys
+from serial_console.listener import Listener
+from serial_console.reload import Current
 
 from .. import fakes
 from .rest import Rest, logged, problem
@@ -214,10 +219,12 @@ def test_a_supervisor_that_talks_nonsense(
     rest: Rest, raw: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     rest.supervisor.raw = raw
-    for answer in (rest.issue("db"), rest.ask("GET", "/v1/guests"), rest.ask("GET", "/healthz")):
+    for answer in (rest.issue("db"), rest.ask("GET", "/v1/guests")):
         assert answer.status_code in (500, 503)
         assert answer.headers["content-type"] == "application/problem+json"
         assert "Traceback" not in answer.text
+    assert rest.ask("GET", "/healthz/ready").json()["supervisor"] == "unavailable"
+    assert "serial_console_up 0.0" in rest.ask("GET", "/metrics").text
 
 
 def test_an_unexpected_exception_tells_no_secret(
@@ -252,20 +259,76 @@ def test_the_log_tells_who_asked_what_but_no_secret(
 def test_health_needs_no_key(rest: Rest) -> None:
     answer = rest.ask("GET", "/healthz", key=None)
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "libvirt": "ok", "sessions": 2, "version": "0"}
+    assert answer.json() == {"status": "ok", "version": __version__}
+    answer = rest.ask("GET", "/healthz/ready", key=None)
+    assert answer.status_code == 200
+    ready = {"status": "ok", "supervisor": "ok", "libvirt": "ok", "sessions": 2, "version": "0"}
+    assert answer.json() == ready
 
 
-def test_health_without_a_supervisor(run_dir: str) -> None:
+def test_the_api_lives_without_a_supervisor_and_is_not_ready(run_dir: str) -> None:
     config = fakes.config(run_dir)
-    gate = access.Gate(api.build(config), keys.Ring(config.api.keys), {0}, 0, lambda _: None)
+    gate = access.Gate(
+        api.build(Current(config)), keys.Ring(config.api.keys), {0}, 0, lambda _: None
+    )
 
-    async def once() -> httpx.Response:
+    async def once(path: str) -> httpx.Response:
         transport = httpx.ASGITransport(gate)
         async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-            return await client.get("/healthz")
+            return await client.get(path)
 
-    detail = problem(asyncio.run(once()), 503, "supervisor_unavailable")
-    assert "running" in detail
+    assert asyncio.run(once("/healthz")).status_code == 200
+    answer = asyncio.run(once("/healthz/ready"))
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "status": "unavailable",
+        "supervisor": "unavailable",
+        "libvirt": "unknown",
+        "sessions": 0,
+        "version": "",
+    }
+
+
+def test_how_things_are_is_told_while_others_wait(
+    run_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A supervisor that hangs keeps every thread there is for requests busy."""
+    monkeypatch.setattr(api, "PROMPT", 0.5)
+    current = Current(fakes.config(run_dir, str(tmp_path / "api-keys")))
+    app = api.build(current)
+
+    async def asked() -> None:
+        ring = keys.Ring(current.config.api.keys)
+        transport = httpx.ASGITransport(access.Gate(app, ring, {os.getuid()}, 0, lambda _: None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            listings = [
+                asyncio.create_task(client.get("/v1/guests", headers=key)) for _ in "x" * 50
+            ]
+            loop, held = asyncio.get_running_loop(), []
+            async with asyncio.timeout(10):
+                while len(held) < 40:
+                    held.append((await loop.sock_accept(listener.sock))[0])
+            pages = "/healthz/ready", "/metrics"
+            answered = asyncio.create_task(client.get("/healthz/ready"))
+            held.append((await loop.sock_accept(listener.sock))[0])
+            held[-1].setblocking(True)
+            health = {"status": "ok", "libvirt": "ok", "sessions": 0, "version": "0"}
+            held[-1].sendall(control.answer(**health))
+            assert (await answered).status_code == 200
+            async with asyncio.timeout(2.5):  # one after the other they would take 4 s
+                asking = (client.get(page, headers=key) for page in pages * 32)
+                answers = await asyncio.gather(*asking)
+            assert not any(one.done() for one in listings)
+            assert {one.status_code for one in answers[::2]} == {503}
+            assert all("serial_console_up 0.0" in one.text for one in answers[1::2])
+            for sock in held:
+                sock.close()
+            for one in listings:
+                one.cancel()
+
+    key = {"Authorization": f"Bearer {keys.add(current.config.api.keys, 'all')}"}
+    with contextlib.closing(Listener(current.config.paths.admin)) as listener:
+        asyncio.run(asked())
 
 
 # ---- OpenAPI
@@ -276,22 +339,27 @@ def test_openapi_tells_of_problems_and_keys(rest: Rest) -> None:
     assert set(spec["paths"]) == {
         "/v1/guests/{guest}/tokens",
         "/v1/guests/{guest}/remote-consoles",
+        "/v2.1/servers/{guest}/remote-consoles",
         "/v1/guests",
         "/v1/guests/{guest}",
         "/v1/sessions",
         "/v1/sessions/{id}",
         "/v1/tokens/{id}",
         "/healthz",
+        "/healthz/ready",
+        "/metrics",
     }
     assert spec["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert spec["security"] == [{"key": []}]
     assert "HTTPValidationError" not in str(spec)
     for path, item in spec["paths"].items():
         for operation in item.values():
+            nova = path.startswith("/v2.1/")
             assert list(operation["responses"]["default"]["content"]) == [
-                "application/problem+json"
+                "application/json" if nova else "application/problem+json"
             ]
-            assert operation.get("security") == ([] if path == "/healthz" else None)
+            keys = [{"key": []}, {"nova": []}] if nova else None
+            assert operation.get("security") == ([] if path.startswith("/healthz") else keys)
     token = spec["components"]["schemas"]["Token"]["properties"]
     assert token["expires_at"]["description"] == "RFC 3339, UTC."
     assert not spec["components"]["schemas"]["TokenRequest"]["additionalProperties"]

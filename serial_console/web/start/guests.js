@@ -142,7 +142,7 @@ function consoleRow(actions) {
       const where = `${shown(console.alias)} of ${quoted(guest.name)}`;
       alias.textContent = shown(console.alias);
       alias.classList.toggle('soft', !console.supported);
-      why.textContent = `Type ${shown(console.type)}, which libvirt cannot open; only pty can be.`;
+      why.textContent = `Type ${shown(console.type)}, as it is, cannot be opened.`;
       why.hidden = console.supported;
       label(open, holder ? 'Take over…' : 'Open', where);
       open.hidden = !console.supported || readOnly;
