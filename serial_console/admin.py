@@ -7,19 +7,20 @@ import ipaddress
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from . import __version__, control, names
 from .audit import Audit
-from .config import Config, escape_byte
+from .config import escape_byte
 from .consoles import pick
 from .control import GuestInfo
 from .door import Caller
-from .errors import BadRequest, CloseCode, ConsoleError, NoSuchToken
+from .errors import BadRequest, CloseCode, ConsoleError, Forbidden, NoSuchToken
 from .inventory import Inventory
+from .reload import Current
 from .sessions import Session, SessionTable
 from .tokens import Grant, MemoryStore
 
@@ -33,30 +34,35 @@ class Admin:
     """Answers the requests on admin.sock.
 
     Args:
-        config: the configuration.
+        current: the configuration.
         tokens, table, inventory, audit: the supervisor's.
         end: ends a session with a close code and a reason.
         reports: brings the sessions' figures up to date, then calls back.
+        totals: makes the Totals, given whether libvirt answers and how many guests there are.
     """
 
     def __init__(
         self,
-        config: Config,
+        current: Current,
         tokens: MemoryStore,
         table: SessionTable,
         inventory: Inventory,
         audit: Audit,
         end: Callable[[Session, CloseCode, str], None],
         reports: Callable[[Callable[[], None]], None],
+        totals: Callable[[bool, int | None], control.Totals],
     ) -> None:
-        self._config = config
+        self._current = current
         self._tokens = tokens
         self._table = table
         self._inventory = inventory
         self._audit = audit
         self._revoked: OrderedDict[str, None] = OrderedDict()
+        self.gateway = ""
+        """The release of the gateway that redeemed last; "" if it does not say, or none has."""
         self._end = end
         self._reports = reports
+        self._totals = totals
 
     def handle(self, request: control.Administering, caller: Caller) -> None:
         """Answer a request, now or when inventory or relays have answered.
@@ -73,18 +79,23 @@ class Admin:
                 self._revoke_key(request, caller)
             case control.ListGuests():
                 after = request.after
-                self._inventory.list_all(
-                    lambda found: caller.answer(**self._page_of_guests(found, after)),
+                self._inventory.list_page(
+                    after,
+                    lambda found: caller.answer(**self._page_of_guests(found)),
                     caller.refuse,
                 )
             case control.GetGuest():
                 self._inventory.ask(
                     functools.partial(control.Lookup, guest=request.guest),
-                    lambda found: caller.answer(guest=self._guest(found[0])),
+                    lambda found: caller.answer(guest=next(self._guests(found))),
                     caller.refuse,
                 )
             case control.ListSessions():
-                self._reports(lambda: caller.answer(**self._page_of_sessions(request.after)))
+                after = request.after
+                if after:  # the first page has brought the figures up to date
+                    caller.answer(**self._page_of_sessions(after))
+                else:
+                    self._reports(lambda: caller.answer(**self._page_of_sessions("")))
             case control.GetSession():
                 self._table.get(request.id)
                 self._reports(lambda: self._answer_session(request.id, caller))
@@ -97,15 +108,22 @@ class Admin:
                 head = self._audit.head
                 caller.answer(seq=head.seq, hash=head.hash)
             case control.Health():
-                health = {"sessions": len(self._table), "version": __version__}
-                self._inventory.ask(
-                    control.Probe,
-                    lambda _: caller.answer(status="ok", libvirt="ok", **health),
-                    lambda _: caller.answer(status="ok", libvirt="unavailable", **health),
+                health = {
+                    "status": "ok",
+                    "sessions": len(self._table),
+                    "version": __version__,
+                    "gateway_version": self.gateway,
+                    "relay_versions": sorted({one.relay.version for one in self._table.all()}),
+                }
+                self._inventory.probe(
+                    lambda up: caller.answer(libvirt="ok" if up else "unavailable", **health)
                 )
+            case control.Metrics():
+                self._inventory.count_guests()
+                self._reports(lambda: self._inventory.probe(lambda up: self._measure(up, caller)))
 
     def _issue(self, request: control.Issue, caller: Caller) -> None:
-        ttl = _checked(request, self._config.tokens.ttl)
+        ttl = _checked(request, self._current.config.tokens.ttl)
 
         def found(guests: list[GuestInfo]) -> None:
             try:
@@ -125,7 +143,7 @@ class Admin:
         self, request: control.Issue, guest: GuestInfo, ttl: int, caller: Caller
     ) -> dict[str, Any]:
         console = pick(guest, request.console)
-        defaults = self._config.session
+        defaults = self._current.config.session
         first = console is guest.consoles[0]
         escape = defaults.escape if request.escape is None else request.escape
         replay = defaults.replay if request.replay is None else request.replay
@@ -161,7 +179,13 @@ class Admin:
 
     def _revoke(self, request: control.Revoke, caller: Caller) -> None:
         session = self._table.of_token(request.id)
-        self._remember(f"token {request.id}")
+        owner = session.info.key if session else self._tokens.key_of(request.id)
+        if request.own and owner not in (None, request.key):
+            raise Forbidden(
+                "this API key is read-only and can revoke only what it has issued; "
+                "use the key that issued this token, or one of mode rw"
+            )
+        self._remember(f"token {request.id}" + (f" of {request.key}" if request.own else ""))
         try:
             self._tokens.revoke(request.id)
         except NoSuchToken:
@@ -194,7 +218,8 @@ class Admin:
         """Take on a session of the supervisor before, unless it was revoked meanwhile."""
         self._audit.adopted(session)
         info = session.info
-        if f"token {info.token_id}" in self._revoked or f"key {info.key}" in self._revoked:
+        token = f"token {info.token_id}"
+        if {token, f"{token} of {info.key}", f"key {info.key}"} & self._revoked.keys():
             self._end(session, CloseCode.CLOSED, _REVOKED)
 
     def _close(self, request: control.Close, caller: Caller) -> None:
@@ -214,16 +239,21 @@ class Admin:
         except ConsoleError as error:
             caller.refuse(error)
 
-    def _guest(self, guest: GuestInfo) -> dict[str, Any]:
-        sessions = [one.info.id for one in self._table.all() if one.info.uuid == guest.uuid]
-        return {**msgspec.to_builtins(guest), "sessions": sessions}
+    def _measure(self, libvirt: bool, caller: Caller) -> None:
+        caller.answer(**msgspec.to_builtins(self._totals(libvirt, self._inventory.guests)))
 
-    def _page_of_guests(self, found: list[GuestInfo], after: str) -> dict[str, Any]:
-        rest = sorted((one for one in found if one.name > after), key=lambda one: one.name)
-        return _page("guests", [self._guest(one) for one in rest], "name")
+    def _guests(self, guests: Iterable[GuestInfo]) -> Iterator[dict[str, Any]]:
+        sessions: dict[str, list[str]] = {}
+        for one in self._table.all():
+            sessions.setdefault(one.info.uuid, []).append(one.info.id)
+        for guest in guests:
+            yield {**msgspec.to_builtins(guest), "sessions": sessions.get(guest.uuid, [])}
+
+    def _page_of_guests(self, found: list[GuestInfo]) -> dict[str, Any]:
+        return _page("guests", self._guests(found), "name")
 
     def _page_of_sessions(self, after: str) -> dict[str, Any]:
-        rest = [one.described() for one in self._table.all() if one.info.id > after]
+        rest = (one.described() for one in self._table.all() if one.info.id > after)
         return _page("sessions", rest, "id")
 
 
@@ -255,11 +285,13 @@ def _checked(request: control.Issue, default_ttl: int) -> int:
     return ttl
 
 
-def _page(key: str, items: list[dict[str, Any]], cursor: str) -> dict[str, Any]:
-    """Cut a listing so that its line stays under LISTING_MAX."""
+def _page(key: str, items: Iterable[dict[str, Any]], cursor: str) -> dict[str, Any]:
+    """Cut a listing so that its line stays under LISTING_MAX; what comes after is not made."""
     room = control.LISTING_MAX - 1024
-    for count, item in enumerate(items):
+    page: list[dict[str, Any]] = []
+    for item in items:
         room -= len(msgspec.json.encode(item)) + 1
-        if room < 0 and count:
-            return {key: items[:count], "next": items[count - 1][cursor]}
-    return {key: items, "next": ""}
+        if room < 0 and page:
+            return {key: page, "next": page[-1][cursor]}
+        page.append(item)
+    return {key: page, "next": ""}

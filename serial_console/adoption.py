@@ -19,7 +19,7 @@ from .loop import Loop
 
 log = logging.getLogger("supervisor")
 
-_from_relay = control.Decoder(control.FromRelay)
+_from_relay = control.Decoder(control.FromRelay, others=True)
 
 
 class Adoption:

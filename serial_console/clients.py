@@ -16,6 +16,7 @@ from .config import escape_name
 from .errors import CloseCode, ConsoleError
 from .eventloop import EventLoop
 from .pump import Finish, Pump, Start
+from .usage import Memory, cpu
 
 log = logging.getLogger("relay")
 
@@ -31,7 +32,7 @@ COME_BACK = "You have come back on another connection."
 REASON_MAX = 120
 """Characters of what a gateway says of a client's end."""
 
-_from_gateway = control.Decoder(control.FromGateway)
+_from_gateway = control.Decoder(control.FromGateway, others=True)
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Clients:
         self._pump = pump
         self._tell = tell
         self._on_empty = on_empty
+        self._memory = Memory()
         self._clients: dict[str, _Client] = {}
 
     def __len__(self) -> int:
@@ -105,8 +107,10 @@ class Clients:
 
     def report(self, now: float) -> control.Report:
         """Return the figures of those that have connected."""
-        opened = [one.id for one in self._clients.values() if one.opened]
-        return control.Report(clients=[self._pump.info(one, now) for one in opened])
+        clients = [self._pump.info(one.id, now) for one in self._clients.values() if one.opened]
+        for one in clients:
+            one.cpu, one.memory = cpu(), self._memory.share(now)
+        return control.Report(clients=clients)
 
     # ---- coming
 
@@ -421,6 +425,7 @@ class Clients:
             client.successor[1].send(end)
             client.successor[1].close()
         figures = self._pump.detach(client.id) if client.opened else _nothing(client.id)
+        figures.cpu = cpu()
         taker = client.taker if code == CloseCode.TAKEN_OVER else ""
         self._tell(control.Closed(code=code, reason=reason, client=figures, taker=taker))
         if not self._clients:

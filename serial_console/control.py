@@ -38,6 +38,12 @@ class Message(msgspec.Struct, tag_field="op", forbid_unknown_fields=True, kw_onl
     v: int = VERSION
 
 
+class Told(Message, forbid_unknown_fields=False):
+    """A Message between processes of ours, of which one may be of the next release: what it says
+    beside what is known here is passed over. A request is not: who asks for more than is understood
+    has to know."""
+
+
 class State(Enum):
     """What a console is to its clients; on the wire by value."""
 
@@ -63,6 +69,7 @@ class Redeem(Message, tag="redeem"):
         shows_events: the client itself is shown them (serial-console.v1): it gets no notices among
             its bytes, and ``session`` first. Needs ``events``.
         after: where the client's output ended on an earlier connection, as ``After`` is written.
+        version: the gateway's release.
     """
 
     token: str
@@ -70,6 +77,7 @@ class Redeem(Message, tag="redeem"):
     events: bool = False
     shows_events: bool = False
     after: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    version: Annotated[str, msgspec.Meta(pattern=r"^[ -~]{0,32}\Z")] = ""
 
 
 # ---- admin.sock
@@ -97,9 +105,13 @@ class Issue(Message, tag="issue"):
 
 
 class Revoke(Message, tag="revoke"):
-    """Make a token useless and end the session that it opened."""
+    """Make a token useless and end the session that it opened.
+
+    ``own``: only if it was issued for ``key``.
+    """
 
     id: str
+    own: bool = False
     by: str = ""
     key: str = ""
 
@@ -148,6 +160,10 @@ class Health(Message, tag="health"):
     """Ask how things are."""
 
 
+class Metrics(Message, tag="metrics"):
+    """Ask for the Totals."""
+
+
 class Audit(Message, tag="audit"):
     """Write down what only the API or the command line knows.
 
@@ -186,6 +202,7 @@ Administering = (
     | GetSession
     | Close
     | Health
+    | Metrics
     | Audit
     | AuditHead
 )
@@ -211,8 +228,12 @@ class GuestInfo(msgspec.Struct, forbid_unknown_fields=True):
     consoles: list[ConsoleInfo]
 
 
-class ClientInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What only the relay knows of a session. Counts in bytes, ``idle`` in seconds."""
+class ClientInfo(msgspec.Struct, kw_only=True):
+    """What only the relay knows of a session. Counts in bytes, ``idle`` in seconds.
+
+    ``held``: bytes of input that the guest does not take now. ``memory`` (share of the memory, PSS,
+    in bytes; 0: not known) and ``cpu`` (seconds since its start) are the relay process's.
+    """
 
     session: str
     state: str
@@ -220,9 +241,12 @@ class ClientInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     bytes_in: int
     bytes_out: int
     skipped: int
+    held: int = 0
+    memory: int = 0
+    cpu: float = 0.0
 
 
-class Resume(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Resume(msgspec.Struct, kw_only=True):
     """How a session's client may come back: with the same token, within so many seconds.
 
     ``digest``: the token's, as tokens.digest makes it. ``client_address``: as in Issue.
@@ -233,7 +257,7 @@ class Resume(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     client_address: str | None
 
 
-class SessionInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class SessionInfo(msgspec.Struct, kw_only=True):
     """One session, as supervisor and relay both keep it; it outlives either's restart."""
 
     id: str
@@ -251,7 +275,7 @@ class SessionInfo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     key: str = ""
 
 
-class After(msgspec.Struct, forbid_unknown_fields=True):
+class After(msgspec.Struct):
     """Where a client's output ended: relay, session, position; ``<relay>.<session>.<position>``.
 
     ``position``: bytes of output since that relay began; None: it does not know any more.
@@ -262,10 +286,71 @@ class After(msgspec.Struct, forbid_unknown_fields=True):
     position: int | None
 
 
+SETUP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds in seconds of the histogram of set-up times; the last bucket has none."""
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """What a supervisor has counted since its start; nothing in it ever falls.
+
+    Attributes:
+        issued, redeemed: tokens.
+        not_issued, refused: tokens that were not issued, and redeems, by the error's ``code``.
+        opened: sessions whose client has connected, by mode; ``resumed``: that came back.
+        ended: sessions, by close code.
+        setup: sessions by set-up time, a number for each of SETUP_BUCKETS and one for the rest.
+        setup_seconds: sum of these times.
+        bytes_in, bytes_out, skipped: of all sessions, as in ClientInfo.
+        cpu: seconds of all relays.
+        reconnects: of relays to libvirt.
+    """
+
+    issued: int = 0
+    redeemed: int = 0
+    not_issued: dict[str, int] = msgspec.field(default_factory=dict)
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
+    opened: dict[str, int] = msgspec.field(default_factory=dict)
+    resumed: int = 0
+    ended: dict[str, int] = msgspec.field(default_factory=dict)
+    setup: list[int] = msgspec.field(default_factory=lambda: [0] * (len(SETUP_BUCKETS) + 1))
+    setup_seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    skipped: int = 0
+    cpu: float = 0.0
+    reconnects: int = 0
+
+
+class Totals(msgspec.Struct, kw_only=True):
+    """The supervisor's figures as a whole.
+
+    Attributes:
+        version: its.
+        started_at: when it began, in Unix seconds.
+        libvirt: whether libvirt answers.
+        guests: how many the last listing had; None: there was none yet, or it failed.
+        relays: how many processes.
+        memory: their shares of the memory (PSS), in bytes.
+        held: bytes of input that guests do not take now.
+        sessions: how many, by mode and then by state.
+        counts: what it has counted.
+    """
+
+    version: str
+    started_at: float
+    libvirt: bool
+    guests: int | None
+    relays: int
+    memory: int
+    held: int
+    sessions: dict[str, dict[str, int]]
+    counts: Counts
+
+
 # ---- supervisor -> relay
 
 
-class Admit(Message, tag="admit"):
+class Admit(Told, tag="admit"):
     """Expect one client. With ``events`` the redeem connection travels along (SCM_RIGHTS).
 
     A session that the relay has already is resumed: its client comes back. ``after``: where the
@@ -283,7 +368,7 @@ class Admit(Message, tag="admit"):
     escape: str = ""
 
 
-class End(Message, tag="end"):
+class End(Told, tag="end"):
     """End one session, or all of them (None); also the last event of a session."""
 
     code: int
@@ -291,18 +376,18 @@ class End(Message, tag="end"):
     session: str | None = None
 
 
-class Query(Message, tag="query"):
+class Query(Told, tag="query"):
     """Ask for a Report."""
 
 
 # ---- relay -> supervisor
 
 
-class Ready(Message, tag="ready"):
+class Ready(Told, tag="ready"):
     """The relay serves: its socket is bound, its console is open or waited for."""
 
 
-class Failed(Message, tag="failed"):
+class Failed(Told, tag="failed"):
     """The relay, or an inventory look-up, could not do its work."""
 
     code: str
@@ -310,20 +395,20 @@ class Failed(Message, tag="failed"):
     id: int = 0
 
 
-class Admitted(Message, tag="admitted"):
+class Admitted(Told, tag="admitted"):
     """The client of an Admit may connect now."""
 
     session: str
 
 
-class Opened(Message, tag="opened"):
+class Opened(Told, tag="opened"):
     """The client has connected; ``again``: it has come back."""
 
     session: str
     again: bool = False
 
 
-class Closed(Message, tag="closed", kw_only=True):
+class Closed(Told, tag="closed", kw_only=True):
     """A session is over; ``taker``: the session that has taken it over."""
 
     code: int
@@ -332,24 +417,29 @@ class Closed(Message, tag="closed", kw_only=True):
     taker: str = ""
 
 
-class Report(Message, tag="report"):
+class Reconnected(Told, tag="reconnected"):
+    """The lost connection to libvirt is there again."""
+
+
+class Report(Told, tag="report"):
     """Answer to Query: every client's figures."""
 
     clients: list[ClientInfo]
 
 
-class Adopt(Message, tag="adopt"):
-    """A relay's greeting to a new supervisor."""
+class Adopt(Told, tag="adopt"):
+    """A relay's greeting to a new supervisor; ``version``: the relay's release."""
 
     guest: str
     uuid: str
     console: str
     path: str
     sessions: list[SessionInfo]
+    version: str = ""
 
 
 ToRelay = Admit | End | Query
-FromRelay = Ready | Failed | Admitted | Opened | Closed | Report | Adopt
+FromRelay = Ready | Failed | Admitted | Opened | Closed | Reconnected | Report | Adopt
 
 
 # ---- supervisor <-> inventory
@@ -363,7 +453,14 @@ class Lookup(Message, tag="lookup"):
 
 
 class Scan(Message, tag="scan"):
-    """List all guests."""
+    """List the guests behind a name, in the order of names, until no answer of ours holds more."""
+
+    id: int
+    after: str
+
+
+class Count(Message, tag="count"):
+    """Ask how many guests there are."""
 
     id: int
 
@@ -375,14 +472,18 @@ class Probe(Message, tag="probe"):
 
 
 class Found(Message, tag="found"):
-    """One guest of an answer; ``last`` ends the answer, which may have no guest at all."""
+    """One guest of an answer; ``last`` ends the answer, which may have no guest at all.
+
+    ``total``: how many guests there are, with the last one of Scan and Count.
+    """
 
     id: int
     guest: GuestInfo | None
     last: bool
+    total: int | None = None
 
 
-ToInventory = Lookup | Scan | Probe
+ToInventory = Lookup | Scan | Count | Probe
 FromInventory = Found | Failed
 
 
@@ -452,7 +553,7 @@ class NoticeEvent(Message, tag="notice"):
 # ---- gateway -> relay, on the way back as well
 
 
-class Taking(Message, tag="taking"):
+class Taking(Told, tag="taking"):
     """The client takes output, though the gateway's buffers are full.
 
     ``pause``: the longest time in seconds that it lately took nothing.
@@ -461,7 +562,7 @@ class Taking(Message, tag="taking"):
     pause: float
 
 
-class Delivered(Message, tag="delivered"):
+class Delivered(Told, tag="delivered"):
     """The client is gone; so many bytes of output have reached it on this connection.
 
     ``reason``: why, as the gateway sees it; for listings of what happened, not for the client.
@@ -495,15 +596,17 @@ class Decoder:
 
     Args:
         union: the messages that may come.
+        others: pass over an ``op`` that is not known: it is of a later release.
     """
 
-    def __init__(self, union: Any) -> None:
+    def __init__(self, union: Any, *, others: bool = False) -> None:
+        self._others = others
         self._decoder = msgspec.json.Decoder(union)
         args = getattr(union, "__args__", (union,))
         self._ops = {member.__struct_config__.tag for member in args}
 
     def decode(self, line: bytes) -> Any:
-        """Return the message.
+        """Return the message; None for one that is passed over.
 
         Raises:
             BadRequest: it is not JSON, lacks ``v`` or ``op``, or has a wrong or unknown field.
@@ -519,6 +622,8 @@ class Decoder:
             raise BadVersion(
                 f"version {shown(str(header.v))} is not spoken here; speak version {VERSION}"
             )
+        if self._others and header.op not in self._ops:
+            return None
         if header.op not in self._ops:
             raise UnknownOp(
                 f"this socket has no such operation; known: {', '.join(sorted(self._ops))}"

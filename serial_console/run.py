@@ -22,6 +22,7 @@ import psutil
 from . import log as logs
 from .errors import SetupError, os_reason
 from .loop import Loop, Timer
+from .reload import Hangup, hangup
 
 READY_TIMEOUT = 20.0
 """Seconds that a service has to print ``ready``."""
@@ -72,7 +73,7 @@ def run(what: Sequence[Service]) -> int:
     """Start services one after the other, print ``ready``, wait, and end them all.
 
     Returns:
-        The exit status: 0 after SIGTERM, SIGINT or SIGHUP, 1 when a service failed.
+        The exit status: 0 after SIGTERM, SIGINT or the terminal's SIGHUP, 1 when a service failed.
 
     Raises:
         SetupError: the kernel does not let us adopt orphans.
@@ -98,16 +99,16 @@ class _Runner:
         self._running: dict[int, tuple[Service, subprocess.Popen[bytes]]] = {}
         self._starting: subprocess.Popen[bytes] | None = None
         self._deadline: Timer | None = None
+        self._read_again = False  # a hangup came that the one that starts would not survive
         self._stopping = False
         self._others_told = False
         self._killing = False
         self._status = 0
+        self._hangup = hangup()
         self._loop = Loop()
 
     def run(self) -> int:
-        handled = [signal.SIGTERM, signal.SIGINT, signal.SIGCHLD]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is under nohup
-            handled.append(signal.SIGHUP)
+        handled = signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP
         self._loop.on_signals(handled, self._on_signal)
         self._start_next()
         self._loop.run()
@@ -160,18 +161,33 @@ class _Runner:
                 self._fail(f"the {service.name} printed something else than 'ready'")
 
     def _started(self) -> None:
-        self._starting = None
+        started, self._starting = self._starting, None
         if self._deadline is not None:
             self._deadline.cancel()
+        if started is not None and self._read_again:
+            os.kill(started.pid, signal.SIGHUP)
+        self._read_again = False
 
     # ---- serving
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number == signal.SIGCHLD:
             self._reap()
+        elif number == signal.SIGHUP and self._hangup is not Hangup.END:
+            if self._hangup is Hangup.RELOAD:
+                self._hang_up()
         elif not self._stopping:
             log.info("ending on %s", number.name)
             self._stop()
+
+    def _hang_up(self) -> None:
+        """Have the services read the configuration; one that starts may have read it already, but
+        takes the signal only when it is ready. Not by Popen, which would take the status of one
+        that has just ended, and nobody would be told of its end."""
+        self._read_again = self._starting is not None
+        for pid, (_, child) in self._running.items():
+            if child is not self._starting and not self._stopping:
+                os.kill(pid, signal.SIGHUP)
 
     def _reap(self) -> None:
         """Take the status of every child that has ended, orphans included."""
@@ -226,11 +242,11 @@ class _Runner:
         self._loop.after(0.0, self._reap)
 
     def _kill_first(self) -> None:
-        for service, child in self._running.values():
+        for pid, (service, _) in self._running.items():
             if not service.last:
                 self._status = 1
                 log.error("the %s did not end within %.0f s", service.name, STOP_TIMEOUT)
-                child.kill()
+                os.kill(pid, signal.SIGKILL)
 
     def _go_on_stopping(self) -> None:
         if self._killing:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from . import __version__
 from .child import Child
 from .config import Limits
 from .control import After, ClientInfo, SessionInfo
@@ -39,7 +40,10 @@ class Admission:
 
 @dataclass
 class Relay:
-    """A relay process; ``ready``: its console is open or waited for."""
+    """A relay process; ``ready``: its console is open or waited for. ``adopted``: the supervisor
+    before us forked it, and its figures are not known yet. ``version``: its release. ``memory``,
+    ``cpu``: as in ClientInfo.
+    """
 
     id: str
     guest: str
@@ -48,6 +52,10 @@ class Relay:
     path: str
     child: Child = field(init=False)
     ready: bool = False
+    adopted: bool = False
+    version: str = __version__
+    memory: int = 0
+    cpu: float = 0.0
     sessions: dict[str, Session] = field(default_factory=dict)
 
     @property
@@ -57,11 +65,19 @@ class Relay:
 
 
 class Session:
-    """One client attached to one console, from its redeem to its end."""
+    """One client attached to one console, from its redeem to its end.
 
-    def __init__(self, info: SessionInfo, relay: Relay) -> None:
+    Args:
+        info: what is known of it.
+        relay: its relay.
+        adopted: the supervisor before us opened it, and its figures are not known yet.
+    """
+
+    def __init__(self, info: SessionInfo, relay: Relay, *, adopted: bool = False) -> None:
         self.info = info
         self.relay = relay
+        self.adopted = adopted
+        self.since = time.monotonic()
         self.admission: Admission | None = None
         self.figures = ClientInfo(
             session=info.id, state="starting", idle=0.0, bytes_in=0, bytes_out=0, skipped=0
@@ -87,7 +103,7 @@ class SessionTable:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -169,7 +185,7 @@ class SessionTable:
             InUse: another ``rw`` client has the console.
             LimitReached: a limit is reached.
         """
-        limits = self._limits
+        limits = self.limits
         _check_address(client, grant.client_address)
         sessions = [one.info for one in self._sessions.values() if one.info.id != own]
         here = [one for one in sessions if (one.uuid, one.console) == (grant.uuid, grant.console)]

@@ -22,7 +22,6 @@ from .adoption import Adoption
 from .audit import Audit
 from .channel import Channel, peer_of
 from .child import Child, fork
-from .config import Config
 from .control import SessionInfo
 from .door import Caller, Door
 from .errors import (
@@ -41,7 +40,9 @@ from .figures import Figures
 from .inventory import Inventory
 from .listener import make_directory, remove_stale
 from .loop import Loop
+from .reload import Current
 from .sessions import Admission, Relay, Session, SessionTable, ended_at
+from .tally import Tally
 from .tokens import BAD, Grant, MemoryStore, digest
 
 log = logging.getLogger("supervisor")
@@ -55,21 +56,23 @@ STOP = 4.0
 ADOPTION = 2.0
 """Seconds that relays of the supervisor before have to greet us before we serve."""
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 _REFUSALS = {CloseCode.GONE: NoSuchGuest, CloseCode.UNAVAILABLE: Unavailable}
-_from_relay = control.Decoder(control.FromRelay)
+_from_relay = control.Decoder(control.FromRelay, others=True)
 
 
-def serve(config: Config) -> int:
+def serve(current: Current) -> int:
     """Run the supervisor until SIGTERM, SIGINT or SIGUSR1. Returns the exit status.
 
     Raises:
         SetupError: a directory or a socket cannot be had.
     """
-    logs.start(config.log.level, config.log.format)
+    log_settings = current.config.log
+    logs.start(log_settings.level, log_settings.format)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:  # two descriptors a relay
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    supervisor = _Supervisor(config)
+    supervisor = _Supervisor(current)
     gc.collect()
     gc.freeze()  # relays share these pages
     supervisor.start()
@@ -81,31 +84,34 @@ def serve(config: Config) -> int:
 
 
 class _Supervisor:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, current: Current) -> None:
         self.loop = Loop()
-        self._config = config
+        self._current = current
+        config = current.config
         self._tokens = MemoryStore(config.limits.tokens)
         self._inventory = Inventory(self.loop, config)
         self._table = SessionTable(config.limits)
-        self._audit = Audit(config.log.audit)
+        self._tally = Tally()
+        self._audit = Audit(config.log.audit, self._tally)
         self._relays: dict[tuple[str, str], Relay] = {}
         self._children: dict[str, Relay] = {}
         self._figures = Figures(self.loop, self._children)
         self._admin = Admin(
-            config,
+            current,
             self._tokens,
             self._table,
             self._inventory,
             self._audit,
             self._end,
             self._figures.bring,
+            functools.partial(self._tally.totals, self._children, self._table),
         )
         self._doors: list[Door] = []
         self._watchdog = sd.Watchdog()
         self._stopping = False
 
     def start(self) -> None:
-        paths = self._config.paths
+        paths = self._current.config.paths
         inherited = sd.Inherited()
         # Who may connect to a relay is in this directory's group; its sockets get that group.
         make_directory(paths.consoles, 0o2710)
@@ -121,7 +127,7 @@ class _Supervisor:
                 self._doors.append(door)
             inherited.finish()
             doors.pop_all()
-        self.loop.on_signals((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1), self._on_signal)
+        self.loop.on_signals(SIGNALS, self._on_signal)
         self._adopt()
         self._audit.started(paths.control, len(self._table))
 
@@ -134,6 +140,7 @@ class _Supervisor:
     # ---- redeem.sock
 
     def _on_redeem(self, request: control.Redeem, caller: Caller) -> None:
+        self._admin.gateway = request.version
         try:
             back = self._table.resumable(digest(request.token).hex(), request.client)
             if back is not None:
@@ -215,7 +222,7 @@ class _Supervisor:
         found = self._relays.get(key)
         if found is not None:
             return found
-        directory = self._config.paths.consoles
+        directory = self._current.config.paths.consoles
         path = names.console_socket(directory, grant.guest, grant.uuid, grant.alias)
         if any(one.path == path and one.key != key for one in self._children.values()):
             # Of a guest that had this name, or that is named like this one's UUID.
@@ -223,7 +230,7 @@ class _Supervisor:
         ending = tuple(one.child.pid for one in self._children.values() if one.path == path)
         new = Relay(secrets.token_hex(8), grant.guest, grant.uuid, grant.console, path)
         spec = relay.Spec(new.id, grant.guest, grant.uuid, grant.console, grant.alias, path, ending)
-        pid, channel = fork(functools.partial(relay.main, spec, self._config))
+        pid, channel = fork(functools.partial(relay.main, spec, self._current.config))
         self._take_on(new, pid, channel)
         return new
 
@@ -348,7 +355,7 @@ class _Supervisor:
                 self._audit.opened(which.sessions[message.session], message.again)
             case control.Closed() if message.client.session in which.sessions:
                 session = which.sessions[message.client.session]
-                session.figures = message.client
+                self._tally.measured(session, message.client)
                 taker = which.sessions.get(message.taker)
                 self._audit.closed(session, message.code, message.reason, taker)
                 kind = _REFUSALS.get(CloseCode(message.code), Closed)
@@ -357,11 +364,13 @@ class _Supervisor:
             case control.Report():
                 for figures in message.clients:
                     if figures.session in which.sessions:
-                        which.sessions[figures.session].figures = figures
+                        self._tally.measured(which.sessions[figures.session], figures)
                 self._figures.reported(which)
+            case control.Reconnected():
+                self._tally.reconnected()
             case control.Adopt():
-                which.ready = True
-                for session in [Session(info, which) for info in message.sessions]:
+                which.ready = which.adopted = True
+                for session in [Session(info, which, adopted=True) for info in message.sessions]:
                     self._table.add(session)
                     self._admin.adopted(session)
 
@@ -372,7 +381,7 @@ class _Supervisor:
         with contextlib.suppress(ConsoleError):
             if all(other.path != which.path for other in self._children.values()):
                 remove_stale(which.path)
-            remove_stale(os.path.join(self._config.paths.relays, which.id + ".sock"))
+            remove_stale(os.path.join(self._current.config.paths.relays, which.id + ".sock"))
         for session in list(which.sessions.values()):
             admission = session.admission
             grant = admission.grant if admission is not None else None
@@ -422,7 +431,7 @@ class _Supervisor:
 
     def _adopt(self) -> None:
         """Find the relays of the supervisor before us, and what dead ones left."""
-        paths = self._config.paths
+        paths = self._current.config.paths
         Adoption(self.loop, paths.relays, self._greeted).wait(ADOPTION)
         alive = {one.path for one in self._relays.values()}
         for name in os.listdir(paths.consoles):
@@ -440,6 +449,7 @@ class _Supervisor:
             greeting.uuid,
             greeting.console,
             greeting.path,
+            version=greeting.version,
         )
         try:
             self._take_on(which, peer_of(channel.sock).pid, channel)
@@ -453,6 +463,9 @@ class _Supervisor:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping:
+            return
+        if number == signal.SIGHUP:
+            self._reload()
             return
         self._stopping = True
         self._audit.stopping(number.name)
@@ -474,6 +487,13 @@ class _Supervisor:
         if not self._children:
             self._stopped()
 
+    def _reload(self) -> None:
+        """New tokens, sessions and relays have the new configuration; those that are, the old."""
+        if self._current.hang_up():
+            limits = self._current.config.limits
+            self._tokens.limit = limits.tokens
+            self._table.limits = limits
+
     def _kill_all(self) -> None:
         for which in self._children.values():
             log.error("relay of %s does not end; killed", names.shown(which.guest))
@@ -481,5 +501,5 @@ class _Supervisor:
 
     def _stopped(self) -> None:
         with contextlib.suppress(OSError):
-            os.rmdir(self._config.paths.relays)
+            os.rmdir(self._current.config.paths.relays)
         self.loop.stop()

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from serial_console import run
+from serial_console.reload import Hangup
 
-from .. import rig
+from .. import clients, rig
 
 SERVE = """
 import signal, sys
@@ -23,6 +24,33 @@ def told(*_):
     sys.stderr.write(f"{NAME} told\\n")
     sys.exit(0)
 signal.signal(signal.SIGTERM, told)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+# It reads again what it is told, and ends then, which ends all.
+RELOADS = """
+import signal, sys
+def told(*_):
+    sys.stderr.write(f"{NAME} reads again\\n")
+    sys.exit(0)
+signal.signal(signal.SIGHUP, told)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+# It starts when DIRECTORY/go is written to; before that, a signal ends it.
+LATE = f"""
+open(f"{{DIRECTORY}}/go").read()
+{RELOADS}
+"""
+AGAIN = """
+import signal, sys
+def told(*_):
+    sys.stderr.write(f"{NAME} reads again\\n")
+    sys.stderr.flush()
+signal.signal(signal.SIGHUP, told)
 print("ready", flush=True)
 while True:
     signal.pause()
@@ -88,6 +116,14 @@ class Running:
         ]
         return found
 
+    def logged_until(self, *words: str) -> str:
+        """Return the log up to where all of the words have been in it, or its end."""
+        assert self.child.stderr is not None
+        said = ""
+        while not all(word in said for word in words) and (line := self.child.stderr.readline()):
+            said += line
+        return said
+
     def ended(self) -> tuple[int, str]:
         """Return exit status and log; assert that nothing more was printed on stdout."""
         output, said = self.child.communicate(timeout=15)
@@ -117,7 +153,7 @@ def begin(start: list[Running], *codes: str, directory: str = "", ready: float =
     return running
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_and_the_gateway_last(
     start: list[Running], number: signal.Signals
 ) -> None:
@@ -129,6 +165,52 @@ def test_a_signal_ends_all_and_the_gateway_last(
     told = [line for line in said.splitlines() if line.endswith(" told")]
     assert sorted(told) == ["api told", "gateway told", "supervisor told"]
     assert told[-1] == "gateway told"
+
+
+def test_a_terminal_that_is_closed_ends_all() -> None:
+    codes = [f"NAME = {name!r}\n{SERVE}" for name in ("supervisor", "gateway", "api")]
+    with clients.Pty([sys.executable, "-c", HARNESS, "20", *codes]) as terminal:
+        terminal.read_until(b"everything serves")
+        terminal.process.send_signal(signal.SIGHUP)  # as the kernel does
+        assert terminal.wait() == 0
+
+
+def test_without_a_terminal_a_hangup_is_for_the_services(start: list[Running]) -> None:
+    running = begin(start, *3 * [RELOADS])
+    running.wait_ready()
+    running.child.send_signal(signal.SIGHUP)
+    _, said = running.ended()
+    told = sorted(line for line in said.splitlines() if line.endswith(" again"))
+    assert told == ["api reads again", "gateway reads again", "supervisor reads again"]
+
+
+def test_a_hangup_waits_for_a_service_that_starts(start: list[Running], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    running = begin(start, AGAIN, AGAIN, LATE, directory=str(tmp_path))
+    with open(go, "w"):  # the api waits for its end
+        running.child.send_signal(signal.SIGHUP)
+        said = running.logged_until("supervisor reads again", "gateway reads again")
+        assert "ending everything" not in said
+    running.wait_ready()
+    _, said = running.ended()
+    assert "api reads again" in said
+    assert "the api ended with status 0" in said
+
+
+def test_a_hangup_takes_no_status_of_a_service_that_has_just_ended() -> None:
+    """Its end is told by SIGCHLD, which may be looked at after SIGHUP."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    runner = run._Runner([])
+    runner._hangup = Hangup.RELOAD
+    runner._running[ended.pid] = run.Service("api", []), ended
+    runner._on_signal(signal.SIGHUP)
+    try:
+        assert os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    finally:
+        runner._loop._selector.close()
+        ended.wait()
 
 
 def test_ctrl_c_of_the_terminal_reaches_only_run_itself(start: list[Running]) -> None:
