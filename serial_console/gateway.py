@@ -16,7 +16,7 @@ import warnings
 with warnings.catch_warnings(action="ignore"):
     _numpy = sys.modules.get("numpy")  # of a program that has us beside other things
     sys.modules["numpy"] = None  # type: ignore[assignment]
-    from websockify_tokens.server import Settings
+    from websockify_tokens.server import Rules, Settings
     from websockify_tokens.server import serve as serve_settings
     from websockify_tokens.tls import CertificateError
 
@@ -25,8 +25,9 @@ with warnings.catch_warnings(action="ignore"):
         sys.modules["numpy"] = _numpy
 
 from . import sd
-from .config import Config, address, networks
+from .config import Gateway, address, networks
 from .errors import SetupError, os_reason
+from .reload import Current
 
 _PR_SET_DUMPABLE = 4
 _libc = ctypes.CDLL(None)
@@ -35,16 +36,17 @@ WEB = os.path.join(os.path.dirname(__file__), "web")
 """The page's files."""
 
 
-def serve(config: Config, directory: str) -> int:
+def serve(current: Current, directory: str) -> int:
     """Run the gateway until SIGTERM or SIGINT. Returns the exit status.
 
     Args:
-        config: the configuration.
+        current: the configuration.
         directory: where the operator's defaults.json and mandatory.json may be.
 
     Raises:
         SetupError: the address cannot be bound, a TLS file cannot be read, the page is not built.
     """
+    config = current.config
     settings = config.gateway
     host, port = address(settings.listen)
     if not os.path.isdir(os.path.join(WEB, "vendor")):
@@ -62,16 +64,11 @@ def serve(config: Config, directory: str) -> int:
                 source=config.paths.redeem,
                 web=WEB,
                 page_settings=directory,
-                public_url=settings.public_url,
+                rules=_rules(settings),
                 tls_cert=settings.tls_cert,
                 tls_key=settings.tls_key,
-                allowed_origins=settings.allowed_origins,
-                connect_origins=settings.connect_origins,
-                heartbeat=settings.heartbeat,
-                handshake_timeout=settings.handshake_timeout,
-                max_unauthenticated=settings.max_unauthenticated,
-                trusted_proxies=networks(settings.trusted_proxies),
                 listener=listener,
+                reload=lambda: _rules(current.config.gateway) if current.hang_up() else None,
                 tell=sd.notify,
                 tick=watchdog.ping,
             )
@@ -84,6 +81,18 @@ def serve(config: Config, directory: str) -> int:
             "end the program that uses that port, or choose another one as gateway.listen"
         ) from error
     return 0
+
+
+def _rules(settings: Gateway) -> Rules:
+    return Rules(
+        public_url=settings.public_url,
+        allowed_origins=settings.allowed_origins,
+        connect_origins=settings.connect_origins,
+        heartbeat=settings.heartbeat,
+        handshake_timeout=settings.handshake_timeout,
+        max_unauthenticated=settings.max_unauthenticated,
+        trusted_proxies=networks(settings.trusted_proxies),
+    )
 
 
 def _keep_to_itself(redeem: str) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from websockify.token_plugins import BasePlugin
 from websockify.websockifyserver import WebSockifyServer
 
-from .client import Redemption, RefusedError
+from .client import Redemption, RefusedError, __version__
 
-__all__ = ["ConsoleTokens"]
+__all__ = ["ConsoleTokens", "__version__"]
 
 
 class ConsoleTokens(BasePlugin):  # type: ignore[misc]

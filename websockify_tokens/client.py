@@ -9,6 +9,9 @@ import socket
 import time
 from typing import Any
 
+__version__ = "0.1.0"
+"""The release, which is that of serial_console."""
+
 VERSION = 1
 ANSWER_MAX = 4096
 """Bytes of a line from the supervisor or a relay."""
@@ -110,7 +113,14 @@ class Redemption:
         shows_events: bool = False,
         after: str = "",
     ) -> None:
-        request = {"v": VERSION, "op": "redeem", "token": token, "client": client, "events": events}
+        request = {
+            "v": VERSION,
+            "op": "redeem",
+            "token": token,
+            "client": client,
+            "events": events,
+            "version": __version__,
+        }
         if shows_events:
             request |= {"shows_events": True, "after": after}
         self._deadline = time.monotonic() + TIMEOUT

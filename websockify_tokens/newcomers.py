@@ -44,7 +44,7 @@ class Newcomers:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._newcomers: dict[int, _Newcomer] = {}
 
     def add(self, pid: int, host: str, now: float) -> None:
@@ -62,7 +62,7 @@ class Newcomers:
 
     def wait(self, now: float) -> float | None:
         """Return in how many seconds one more may come; None: when one of these is forgotten."""
-        if len(self._newcomers) < self._most:
+        if len(self._newcomers) < self.most:
             return 0.0
         oldest = self._oldest()
         if oldest is None:
@@ -71,7 +71,7 @@ class Newcomers:
 
     def displaced(self) -> tuple[int, str] | None:
         """Return pid and source of the one that makes room for one more, if one has to."""
-        pid = self._oldest() if len(self._newcomers) >= self._most else None
+        pid = self._oldest() if len(self._newcomers) >= self.most else None
         return None if pid is None else (pid, self._newcomers[pid].source)
 
     def _oldest(self) -> int | None:

@@ -61,21 +61,13 @@ class Pages:
             that a page is made of. Nothing else is reachable.
         settings: the directory of the operator's defaults.json and mandatory.json; "": none. They
             are read at each request, so that a change needs no restart.
-        connect_origins: other origins that the page may connect to.
-        allowed_origins: other origins whose pages may embed it and import its modules.
     """
 
-    def __init__(
-        self, web: str, settings: str, connect_origins: list[str], allowed_origins: list[str]
-    ) -> None:
+    def __init__(self, web: str, settings: str) -> None:
         self._settings = settings
-        self._allowed = allowed_origins
-        self._headers = headers(connect_origins, allowed_origins)
-        self._offers: dict[str, dict[str, object]] = {
-            "defaults.json": {"connect_origins": connect_origins, "token_subprotocol": True},
-            "mandatory.json": {},
-        }
-        self._files: dict[str, Page] = {}
+        self.permit([], [])
+        # For a load balancer: the gateway takes connections, and that is all it can tell.
+        self._files = {"healthz": Page("text/plain; charset=utf-8", b"ok\n")}
         for directory in ("", "vendor/"):
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(os.path.join(web, directory)):
@@ -84,6 +76,20 @@ class Pages:
                         self._files[directory + name] = _read(
                             os.path.join(web, directory, name), kind
                         )
+
+    def permit(self, connect_origins: list[str], allowed_origins: list[str]) -> None:
+        """Say who has to do with the page: none in the beginning.
+
+        Args:
+            connect_origins: other origins that the page may connect to.
+            allowed_origins: other origins whose pages may embed it and import its modules.
+        """
+        self._allowed = allowed_origins
+        self._headers = headers(connect_origins, allowed_origins)
+        self._offers: dict[str, dict[str, object]] = {
+            "defaults.json": {"connect_origins": connect_origins, "token_subprotocol": True},
+            "mandatory.json": {},
+        }
 
     def find(self, path: str) -> Page | None:
         """Return an answer, or None where there is no such page.

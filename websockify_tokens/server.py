@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import os
 import select
 import signal
@@ -45,16 +47,11 @@ COMPLAINT = 10.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the gateway is told.
+class Rules:
+    """What may change while the gateway runs, for connections from then on.
 
     Attributes:
-        host, port: where to listen.
-        source: the path of redeem.sock.
-        web: the directory of the page's files.
-        page_settings: the directory of the operator's defaults.json and mandatory.json; "": none.
         public_url: the URL that browsers use, or "" for the request's own Host.
-        tls_cert, tls_key: PEM files, or "" for plain HTTP; with them plain HTTP is refused.
         allowed_origins: origins of pages that may connect, embed ours and import its modules,
             beside the gateway's own.
         connect_origins: other origins that the page may connect to.
@@ -63,10 +60,33 @@ class Settings:
             and for each further request.
         max_unauthenticated: connections at most that have not redeemed a token.
         trusted_proxies: who is believed when they say, in X-Forwarded-For, whose request it is.
+    """
+
+    public_url: str = ""
+    allowed_origins: list[str] = field(default_factory=list)
+    connect_origins: list[str] = field(default_factory=list)
+    heartbeat: float = 10.0
+    handshake_timeout: float = 10.0
+    max_unauthenticated: int = 100
+    trusted_proxies: Sequence[Network] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the gateway is told.
+
+    Attributes:
+        host, port: where to listen.
+        source: the path of redeem.sock.
+        web: the directory of the page's files.
+        page_settings: the directory of the operator's defaults.json and mandatory.json; "": none.
+        tls_cert, tls_key: PEM files, or "" for plain HTTP; with them plain HTTP is refused.
+        rules: those at the start.
         listener: a socket that listens there already; else one is opened.
         tell: called with ``READY=1`` and ``STOPPING=1`` (sd_notify(3)).
         tick: called between two rounds of accepting; returns the seconds within which it must be
             called again, or None.
+        reload: called on SIGHUP; returns the new rules, or None where they are as they were.
     """
 
     host: str
@@ -74,18 +94,13 @@ class Settings:
     source: str
     web: str
     page_settings: str = ""
-    public_url: str = ""
     tls_cert: str = ""
     tls_key: str = ""
-    allowed_origins: list[str] = field(default_factory=list)
-    connect_origins: list[str] = field(default_factory=list)
-    heartbeat: float = 10.0
-    handshake_timeout: float = 10.0
-    max_unauthenticated: int = 100
-    trusted_proxies: Sequence[Network] = ()
+    rules: Rules = field(default_factory=Rules)
     listener: sockets.socket | None = None
     tell: Callable[[str], None] = lambda _state: None
     tick: Callable[[], float | None] = lambda: None
+    reload: Callable[[], Rules | None] = lambda: None
 
 
 class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
@@ -98,6 +113,11 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
 
     _certificate: Certificate | None = None
 
+    @staticmethod
+    def get_logger() -> logging.Logger:
+        """Return where all of the gateway is logged, instead of under ``websocket.type``."""
+        return logging.getLogger("gateway")
+
     def __init__(self, settings: Settings) -> None:
         self.web = ""
         if settings.tls_cert:
@@ -107,28 +127,30 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         # Its connections get these.
         self._listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
         self._listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, RECEIVE_BUFFER)
-        # systemctl reload, of a service that may have nothing to renew, must not end it.
-        self._reloads = bool(self._certificate or settings.listener)
-        self._tell, self._tick = settings.tell, settings.tick
+        self._tell, self._tick, self._reload = settings.tell, settings.tick, settings.reload
         super().__init__(
             ConsoleRequestHandler,
             listen_host=settings.host,
             listen_port=settings.port,
             token_plugin=ConsoleTokens(settings.source),
-            heartbeat=settings.heartbeat,
             cert=settings.tls_cert or "none",  # of "" it says that there is one
         )
         self.only_upgrade = False
-        self.allowed_origins = [origin_of(one) for one in settings.allowed_origins]
-        self.pages = pages.Pages(
-            settings.web, settings.page_settings, settings.connect_origins, self.allowed_origins
-        )
-        self.public_origin = origin_of(settings.public_url) if settings.public_url else ""
-        self.trusted_proxies = settings.trusted_proxies
-        self.handshake_timeout = settings.handshake_timeout
-        self._newcomers = Newcomers(settings.max_unauthenticated)
+        self.pages = pages.Pages(settings.web, settings.page_settings)
+        self._newcomers = Newcomers(settings.rules.max_unauthenticated)
+        self._keep(settings.rules)
         self._channels: dict[int, int] = {}  # pid of each newcomer by our end of its pipe
         self._complained = -COMPLAINT
+
+    def _keep(self, rules: Rules) -> None:
+        """Have these rules; the processes of the connections that are there keep theirs."""
+        self.heartbeat = rules.heartbeat
+        self.allowed_origins = [origin_of(one) for one in rules.allowed_origins]
+        self.pages.permit(rules.connect_origins, self.allowed_origins)
+        self.public_origin = origin_of(rules.public_url) if rules.public_url else ""
+        self.trusted_proxies = rules.trusted_proxies
+        self.handshake_timeout = rules.handshake_timeout
+        self._newcomers.most = rules.max_unauthenticated
 
     def socket(self, *_args: Any, **_kwargs: Any) -> sockets.socket:
         """Return the listening socket: websockify's own would exit with 0 on a port in use."""
@@ -148,14 +170,15 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         """
         wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        reload = {signal.SIGHUP} if self._reloads else set()
-        for number in {signal.SIGCHLD} | ENDS | reload:
+        for number in {signal.SIGCHLD, signal.SIGHUP} | ENDS:
             signal.signal(number, lambda _signal, _frame: None)
         listening = self._listening.fileno()
         self._listening.setblocking(False)
         self._poll = select.poll()
         self._poll.register(wake, select.POLLIN)
         children: set[int] = set()
+        gc.collect()
+        gc.freeze()  # else a child's first collection of garbage would copy these pages for itself
         self.started()
         while True:
             wait = self._newcomers.wait(time.monotonic())
@@ -166,8 +189,8 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
                 signals = set(os.read(wake, 256))
                 if ENDS & signals:
                     break
-                if self._certificate is not None and signal.SIGHUP in signals:
-                    self._certificate.context()
+                if signal.SIGHUP in signals:
+                    self._read_again()
                 _reap(children)
             for channel in self._channels.keys() & ready.keys():
                 self._hear(channel)
@@ -179,6 +202,13 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
             os.kill(pid, signal.SIGTERM)
         while children:
             children.discard(os.wait()[0])
+
+    def _read_again(self) -> None:
+        if self._certificate is not None:
+            self._certificate.context()
+        rules = self._reload()
+        if rules is not None:
+            self._keep(rules)
 
     def _hear(self, channel: int) -> None:
         """Take what a newcomer's process says."""
@@ -262,8 +292,7 @@ class ConsoleProxy(WebSocketProxy):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self._reloads:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
         # Neither is one of these numbers: the listening socket and our own pipe were opened before.
         os.dup2(client.detach(), SOCKET)

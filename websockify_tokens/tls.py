@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import ssl
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and AEAD only (RFC 9325; TLS 1.3 has no others)."""
-ROUNDS = 8
+_ROUNDS = 8
 """Turns of a handshake in memory; it takes three."""
 
 
@@ -81,23 +82,38 @@ class Certificate:
         return context
 
 
-def _flaw(context: ssl.SSLContext, cert: str) -> str | None:
-    """Return why a client that trusts this certificate refuses it (it has expired), or None."""
+def peer(context: ssl.SSLContext, cert: str, flags: int = 0) -> dict[str, object]:
+    """Return what a client is shown of a certificate, in the form of ssl's ``getpeercert()``.
+
+    Only a client is told by Python's ssl, and only after it has verified: so a handshake in memory
+    with a client that believes this certificate.
+
+    Args:
+        context: the server's, with the certificate.
+        cert: the path of its PEM file.
+        flags: how the client verifies it, the default besides: ``X509_V_FLAG_...`` of OpenSSL's.
+
+    Raises:
+        ssl.SSLCertVerificationError: the client refuses it nevertheless, as when it has expired.
+    """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(flags)
     client.load_verify_locations(cert)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [
-        client.wrap_bio(to_client, to_server),
-        context.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    for _ in range(ROUNDS):
+    ours = client.wrap_bio(to_client, to_server)
+    sides = [ours, context.wrap_bio(to_server, to_client, server_side=True)]
+    for _ in range(_ROUNDS):
         for side in sides:
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLCertVerificationError as error:
-                return error.verify_message
+    return dict(ours.getpeercert() or {})
+
+
+def _flaw(context: ssl.SSLContext, cert: str) -> str | None:
+    """Return why a client that trusts this certificate refuses it (it has expired), or None."""
+    try:
+        peer(context, cert)
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
     return None

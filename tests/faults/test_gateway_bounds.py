@@ -16,34 +16,34 @@ def gateway_memory(session):
     return anonymous(session["gateway_pid"])
 
 
-def test_input_that_a_guest_does_not_read_is_not_kept(stack, echo_guest):
-    token = stack.token(echo_guest.uuid)
-    with Silent(LOCAL, stack.gateway_port, token) as client:
-        stack.wait_sessions("connected")
+def test_input_that_a_guest_does_not_read_is_not_kept(shared, echo_guest):
+    token = shared.token(echo_guest.uuid)
+    with Silent(LOCAL, shared.gateway_port, token) as client:
+        shared.wait_sessions("connected")
         echo_guest.suspend()
-        (session,) = stack.wait_sessions("paused")
+        (session,) = shared.wait_sessions("paused")
         before = gateway_memory(session)
         sent = client.flood(masked(frames.BINARY, b"x" * 65536), FLOOD)
         grown = gateway_memory(session) - before
         print(f"{sent} bytes sent, memory {grown:+} bytes")
         assert sent < FLOOD
         assert grown < 2 * MIB
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_output_and_pongs_that_a_client_does_not_read_are_not_kept(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as typist:
-        stack.wait_sessions("connected")
-        issued = stack.issue(echo_guest.uuid, mode="ro")
+def test_output_and_pongs_that_a_client_does_not_read_are_not_kept(shared, echo_guest):
+    with shared.open(echo_guest.uuid) as typist:
+        shared.wait_sessions("connected")
+        issued = shared.issue(echo_guest.uuid, mode="ro")
 
         def watching():
-            return next(one for one in stack.sessions() if one["token_id"] == issued["id"])
+            return next(one for one in shared.sessions() if one["token_id"] == issued["id"])
 
         def skips(count):
             return lambda: typist.read_exactly(65536) and watching()["skipped"] > count
 
-        with Silent(LOCAL, stack.gateway_port, issued["token"]) as client:
-            stack.wait_sessions("connected", "connected")
+        with Silent(LOCAL, shared.gateway_port, issued["token"]) as client:
+            shared.wait_sessions("connected", "connected")
             before = gateway_memory(watching())
             typist.send(b"\6")
             assert rig.eventually(skips(0), 60)
@@ -55,4 +55,4 @@ def test_output_and_pongs_that_a_client_does_not_read_are_not_kept(stack, echo_g
             assert grown < 2 * MIB
         typist.send(b"x")
         typist.read_until(b"\4")
-    stack.wait_free()
+    shared.wait_free()

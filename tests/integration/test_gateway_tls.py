@@ -192,7 +192,8 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(make_stack, echo
 
         install(*pairs["third"])
         os.kill(tls.stack.pid("gateway"), signal.SIGHUP)
-        assert rig.eventually(lambda: tls.log().count("was read again") == 2)
+        again = f"certificate {files[0]} was read again"
+        assert rig.eventually(lambda: tls.log().count(again) == 2)
         assert tls.served() == pem("third")
         goes_on(b"after")
         assert len(tls.stack.wait_sessions("connected")) == 1

@@ -7,7 +7,7 @@ import select
 import subprocess
 
 from websockify_tokens.newcomers import GRACE, Newcomers, source_of
-from websockify_tokens.server import ConsoleProxy, Settings
+from websockify_tokens.server import ConsoleProxy, Rules, Settings
 
 CROWD, PERSON = "192.0.2.66", "203.0.113.7"
 
@@ -69,7 +69,9 @@ def test_what_counts_as_one_source() -> None:
 def test_a_newcomer_that_has_just_ended_makes_room_too() -> None:
     """Its process may be reaped before its end is heard of: the number is nobody's by then, or
     another process's. That cannot be timed from outside, so these are the gateway's own steps."""
-    gateway = ConsoleProxy(Settings("127.0.0.1", 0, source="", web="", max_unauthenticated=1))
+    gateway = ConsoleProxy(
+        Settings("127.0.0.1", 0, source="", web="", rules=Rules(max_unauthenticated=1))
+    )
     gateway._poll = select.poll()
     ended = subprocess.Popen(["true"])
     ended.wait()

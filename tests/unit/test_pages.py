@@ -25,13 +25,15 @@ def web(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def offered(settings: pathlib.Path | str, name: str) -> object:
-    page = Pages("/nowhere", str(settings), ["https://fonts.example"], []).find(f"/{name}")
+    pages = Pages("/nowhere", str(settings))
+    pages.permit(["https://fonts.example"], [])
+    page = pages.find(f"/{name}")
     assert page is not None
     return json.loads(page.body)
 
 
 def test_files_are_packed_where_that_is_shorter(web: pathlib.Path) -> None:
-    pages = Pages(str(web), "", [], [])
+    pages = Pages(str(web), "")
     page = pages.find("/")
     assert page is not None
     assert page.packed is not None
@@ -43,7 +45,7 @@ def test_files_are_packed_where_that_is_shorter(web: pathlib.Path) -> None:
 
 
 def test_a_page_is_of_one_version(web: pathlib.Path) -> None:
-    pages = Pages(str(web), "", [], [])
+    pages = Pages(str(web), "")
     (web / "vendor" / "small.js").write_text("2", encoding="utf-8")
     page = pages.find("/vendor/small.js")
     assert page is not None
@@ -119,7 +121,7 @@ def test_a_pipe_in_the_place_of_settings_keeps_nobody_waiting(tmp_path: pathlib.
 
 
 def test_nobody_else_may_embed_the_page() -> None:
-    pages = Pages("/nowhere", "", [], [])
+    pages = Pages("/nowhere", "")
     headers = dict(pages.headers(None))
     assert "frame-ancestors 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -128,7 +130,8 @@ def test_nobody_else_may_embed_the_page() -> None:
 
 
 def test_those_who_may_open_consoles_may_embed_the_page_and_import_its_modules() -> None:
-    pages = Pages("/nowhere", "", [], [OTHER, "https://second.example"])
+    pages = Pages("/nowhere", "")
+    pages.permit([], [OTHER, "https://second.example"])
     headers = dict(pages.headers(OTHER))
     policy = headers["Content-Security-Policy"]
     assert policy.endswith(f"frame-ancestors 'self' {OTHER} https://second.example")
