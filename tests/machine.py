@@ -93,7 +93,7 @@ def write(path: str, text: str, mode: int = 0o644) -> None:
 
 
 def install(root: str) -> None:
-    """Put our units, users and directories below a root, as docs/operating.md says."""
+    """Put our units, users and directories below a root, as docs/systemd.md says."""
     for name in os.listdir(UNITS):
         source = os.path.join(UNITS, name)
         if name.endswith((".service", ".socket", ".target")):
@@ -119,16 +119,109 @@ def add_users(root: str) -> dict[str, int]:
     return {one[0]: int(one[2]) for one in fields if one[0].startswith("serial-console")}
 
 
-def _cgroups() -> str:
-    """Return where the host's cgroups (version 2) are."""
-    with open("/proc/mounts", encoding="utf-8") as file:
-        found = [line.split()[1] for line in file if line.split()[2] == "cgroup2"]
-    if not found:
-        rig.missing("cgroup2")
-    return found[0]
+class Cgroup:
+    """A control group of its own: of two systemds in one, each would find the other's processes
+    in its services.
+
+    Args:
+        name: what no other has.
+    """
+
+    def __init__(self, name: str) -> None:
+        with open("/proc/mounts", encoding="utf-8") as file:
+            mounts = [line.split()[1:4] for line in file]
+        self._paths = [
+            os.path.join(where, name)
+            for where, kind, options in mounts
+            if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(","))
+        ]
+        if not self._paths:
+            rig.missing("cgroup2")
+        for path in self._paths:
+            os.mkdir(path)
+
+    def run_in(self, *command: str) -> list[str]:
+        """Return the command as run in here."""
+        script = 'for one in $0; do echo $$ > "$one/cgroup.procs" || exit; done; exec "$@"'
+        return ["sh", "-c", script, " ".join(self._paths), *command]
+
+    def kill(self) -> None:
+        """Kill every process in it; version 1 has no such thing, and the same processes."""
+        for path in self._paths:
+            with contextlib.suppress(OSError), open(f"{path}/cgroup.kill", "w") as file:
+                file.write("1")
+
+    def close(self) -> None:
+        """Remove it; fails when a process in it does not end."""
+        assert rig.eventually(lambda: not any(map(self._remains, self._paths))), "something is left"
+
+    @staticmethod
+    def _remains(mine: str) -> bool:
+        for path, _, _ in os.walk(mine, topdown=False):
+            with contextlib.suppress(OSError):  # what is killed is not gone at once
+                os.rmdir(path)
+        return os.path.exists(mine)
 
 
-class Machine:
+class Booted:
+    """A systemd that runs in namespaces, to be looked at from the host.
+
+    Attributes:
+        pid: its process 1, as the host numbers it.
+    """
+
+    pid = 0
+    _namespaces: tuple[str, ...] = ("--mount", "--pid", "--cgroup", "--uts", "--ipc")
+
+    def run(
+        self, *command: str, user: str = "", seconds: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in there, as root or as a user with its groups."""
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
+        return subprocess.run(
+            ["nsenter", "--target", str(self.pid), *self._namespaces, *as_user, *command],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, cwd="/",
+        )  # fmt: skip
+
+    def systemctl(self, *arguments: str) -> str:
+        """Run systemctl in there, which must succeed."""
+        done = self.run("systemctl", *arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}{self.journal()}"
+        return done.stdout.strip()
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit."""
+        return self.systemctl("show", "--value", f"--property={name}", f"serial-console-{unit}")
+
+    def pids(self) -> dict[int, list[int]]:
+        """Return its processes as the host numbers them, and all numbers of each, outer first."""
+        found = {}
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with contextlib.suppress(OSError), open(f"/proc/{process.pid}/status") as file:
+                ids = next(line for line in file if line.startswith("NSpid:"))
+                found[process.pid] = [int(one) for one in ids.split()[1:]]
+        return found
+
+    def main_pid(self, unit: str) -> int:
+        """Return a service's main process, as the host numbers it."""
+        inner = int(self.show(unit, "MainPID"))
+        return next(pid for pid, names in self.pids().items() if names[-1] == inner)
+
+    def journal(self) -> str:
+        """Return the journal's last lines."""
+        return self.run("journalctl", "--no-pager", "--lines=60").stdout
+
+    def path(self, path: str) -> str:
+        """Return how a path of its root is reached from the host."""
+        return f"/proc/{self.pid}/root{path}"
+
+    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Ask its supervisor something."""
+        admin = self.path("/run/serial-console/admin.sock")
+        return request(admin, {"v": 1, "op": op, **fields})
+
+
+class Machine(Booted):
     """A running systemd with our target's units installed, not started.
 
     Args:
@@ -142,9 +235,7 @@ class Machine:
         self._libvirt = libvirt
         self.upper = os.path.join(directory, "upper")
         self._unshare: subprocess.Popen[bytes] | None = None
-        self.pid = 0
-        # Of its own: of two machines in one, each would find the other's processes in its services.
-        self._cgroup = os.path.join(_cgroups(), os.path.basename(directory))
+        self._cgroup: Cgroup | None = None
 
     def configure(self, **sections: dict[str, Any]) -> dict[str, int]:
         """Install everything into the scratch root; return the users' ids."""
@@ -186,14 +277,13 @@ class Machine:
     def __enter__(self) -> Self:
         os.mkdir(os.path.join(self.directory, "root"))
         script = _BOOT.format(mine=self.directory, libvirt=self._libvirt, checkout=ROOT)
-        os.mkdir(self._cgroup)
-        enter = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', self._cgroup]
+        self._cgroup = Cgroup(os.path.basename(self.directory))
         with open(os.path.join(self.directory, "boot.log"), "wb") as log:
             self._unshare = subprocess.Popen(
-                [
-                    *enter, "unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork",
+                self._cgroup.run_in(
+                    "unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork",
                     "--kill-child", "/bin/bash", "-c", script,
-                ],
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -216,13 +306,8 @@ class Machine:
         if self._unshare is not None:
             self._unshare.kill()  # pid 1 in there goes with it, and with that the rest
             self._unshare.wait()
-        assert rig.eventually(self._without_cgroup), "something of it is left"
-
-    def _without_cgroup(self) -> bool:
-        for path, _, _ in os.walk(self._cgroup, topdown=False):
-            with contextlib.suppress(OSError):  # what is killed is not gone at once
-                os.rmdir(path)
-        return not os.path.exists(self._cgroup)
+        if self._cgroup is not None:
+            self._cgroup.close()
 
     def _ended(self) -> bool:
         return self._unshare is None or self._unshare.poll() is not None
@@ -234,41 +319,6 @@ class Machine:
             return False
         self.pid = children[0].pid
         return self.run("systemctl", "is-active", "--quiet", "tests.target").returncode == 0
-
-    def run(
-        self, *command: str, user: str = "", seconds: float = 60.0
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command in there, as root or as a user with its groups."""
-        as_user = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"] if user else []
-        return subprocess.run(
-            ["nsenter", "--target", str(self.pid), "--mount", "--pid", "--cgroup", "--uts", "--ipc",
-             *as_user, *command],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, cwd="/",
-        )  # fmt: skip
-
-    def systemctl(self, *arguments: str) -> str:
-        """Run systemctl in there, which must succeed."""
-        done = self.run("systemctl", *arguments)
-        assert done.returncode == 0, f"{arguments}: {done.stderr}{self.journal()}"
-        return done.stdout.strip()
-
-    def show(self, unit: str, name: str) -> str:
-        """Return a property of a unit."""
-        return self.systemctl("show", "--value", f"--property={name}", f"serial-console-{unit}")
-
-    def pids(self) -> dict[int, list[int]]:
-        """Return its processes as the host numbers them, and all numbers of each, outer first."""
-        found = {}
-        for process in psutil.Process(self.pid).children(recursive=True):
-            with contextlib.suppress(OSError), open(f"/proc/{process.pid}/status") as file:
-                ids = next(line for line in file if line.startswith("NSpid:"))
-                found[process.pid] = [int(one) for one in ids.split()[1:]]
-        return found
-
-    def main_pid(self, unit: str) -> int:
-        """Return a service's main process, as the host numbers it."""
-        inner = int(self.show(unit, "MainPID"))
-        return next(pid for pid, names in self.pids().items() if names[-1] == inner)
 
     def attack(self, unit: str, *attempts: Sequence[Any], more: str = "") -> list[str]:
         """Try something from within a service's unit, with all its restrictions, or with more
@@ -288,19 +338,6 @@ class Machine:
         with open(self.path("/run/attack.out"), encoding="utf-8") as file:
             came_of: list[str] = json.load(file)
         return came_of
-
-    def journal(self) -> str:
-        """Return the journal's last lines."""
-        return self.run("journalctl", "--no-pager", "--lines=60").stdout
-
-    def path(self, path: str) -> str:
-        """Return how a path of its root is reached from the host."""
-        return f"/proc/{self.pid}/root{path}"
-
-    def ask(self, op: str, **fields: Any) -> dict[str, Any]:
-        """Ask its supervisor something."""
-        admin = self.path("/run/serial-console/admin.sock")
-        return request(admin, {"v": 1, "op": op, **fields})
 
 
 def scratch() -> contextlib.AbstractContextManager[str]:

@@ -7,13 +7,14 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import pytest
 
 from serial_console import config
 from serial_console.demo import host
 from serial_console.errors import SetupError
-from tests import machine, rig
+from tests import documents, machine, rig
 from tests.clients import Terminal, echo
 from tests.stack import alive, http
 
@@ -22,11 +23,8 @@ EXPOSURE = {"supervisor": 2.5, "gateway": 1.5, "api": 1.5}
 WATCHDOG = 2
 """Seconds; the units' own would make for a long test."""
 OPERATOR = 61904
-REMOTE = """PrivateNetwork=no
-RestrictAddressFamilies=AF_INET AF_INET6
-IPAddressAllow=127.0.0.1
-"""
-"""What docs/operating.md says for a libvirt of another host."""
+REMOTE = documents.block("docs/systemd.md", "remote").replace("192.0.2.7", "127.0.0.1")
+"""For a libvirt of another host."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(analyze, tmp_path):
     root = str(tmp_path)
     machine.install(root)
     machine.write(f"{root}/usr/bin/serial-console", "#!/bin/sh\n", 0o755)
-    for name in ("systemctl", "kill"):
+    for name in ("systemctl", "sh"):
         shutil.copy(f"/usr/bin/{name}", f"{root}/usr/bin/{name}")
     os.symlink("usr/bin", f"{root}/bin")
     os.makedirs(f"{root}/usr/lib")
@@ -72,7 +70,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(analyze, tmp_path):
 
 
 def test_users_groups_and_directories_are_as_documented(tmp_path):
-    """What docs/operating.md says to run, in a scratch root."""
+    """What docs/systemd.md says to run, in a scratch root."""
     if os.geteuid() != 0:
         rig.missing("root, to give directories to users")
     root = str(tmp_path)
@@ -211,6 +209,39 @@ def test_everything_serves_under_its_restrictions(serving, shared_guest):
         for groups, result in ("--groups=serial-console-admin", 0), ("--clear-groups", 1):
             done = serving.run(*user, groups, "serial-console", "sessions")
             assert (done.returncode, "alice" in done.stdout) == (result, result == 0), done.stderr
+        figures = http(serving.api_port, "GET", "/metrics", headers)[2].decode()
+        assert "serial_console_up 1.0" in figures
+        memory = re.search(r"^serial_console_relay_memory_bytes (\S+)", figures, re.MULTILINE)
+        assert memory, figures
+        assert float(memory[1]) > 1 << 20  # a relay may look at itself
+        terminal.send(b"\x11")
+        assert terminal.ended()[0] == 1000
+    ask = documents.block("docs/monitoring.md", "journal")
+    assert rig.eventually(lambda: serving.run("sh", "-c", ask).stdout != "", 10.0)
+    entry = json.loads(serving.run("sh", "-c", ask).stdout.splitlines()[-1])
+    assert (entry["SERIAL_CONSOLE_USER"], entry["PRIORITY"]) == ("alice", "6")
+    assert entry["_SYSTEMD_UNIT"] == "serial-console-supervisor.service"
+    for name in "gateway", "api":
+        assert serving.run("journalctl", "-q", "-t", f"serial-console-{name}").stdout, name
+
+
+def test_a_reload_changes_what_it_can_and_ends_nothing(serving, shared_guest):
+    pids = [serving.main_pid(name) for name in EXPOSURE]
+    text = serving.run("cat", "/etc/serial-console/config.toml").stdout
+    with connect(serving, shared_guest) as terminal:
+        write = 'printf "%s" "$0" > /etc/serial-console/config.toml'
+        try:
+            assert serving.run("sh", "-c", write, f"{text}[tokens]\nttl = 77\n").returncode == 0
+            done = serving.run("sh", "-c", documents.block("docs/configuration.md", "reload"))
+            assert (done.returncode, done.stderr) == (0, "")
+            ask = "journalctl", "-q", "-u", "serial-console-supervisor"
+            assert rig.eventually(lambda: "tokens.ttl" in serving.run(*ask).stdout, 10.0)
+            issued = serving.ask("issue", guest=shared_guest.uuid)
+            assert 60 < issued["expires_at"] - time.time() <= 77
+        finally:
+            serving.run("sh", "-c", write, text)
+        assert echo(terminal, b"reloaded") == b"reloaded"
+        assert [serving.main_pid(name) for name in EXPOSURE] == pids
         terminal.send(b"\x11")
         assert terminal.ended()[0] == 1000
 
@@ -319,3 +350,23 @@ def test_a_broken_into_service_gets_nowhere(serving, shared_guest):
         assert echo(terminal, b"y") == b"y"
         terminal.send(b"\x11")
         assert terminal.ended()[0] == 1000
+
+
+@pytest.mark.slow
+def test_a_console_on_a_tcp_socket_needs_what_is_documented(serving, make_guest):
+    """And no more; without it the log says what to read."""
+    guest = make_guest("echo", serial="tcp")
+    with connect(serving, guest) as terminal:
+        assert terminal.ended()[0] == 4503
+    assert "Address family not supported by protocol; docs/consoles.md" in serving.journal()
+    drop_in = "/etc/systemd/system/serial-console-supervisor.service.d/tcp-consoles.conf"
+    machine.write(serving.path(drop_in), documents.block("docs/consoles.md", "tcp-consoles"))
+    try:
+        serving.systemctl("daemon-reload")
+        serving.systemctl("restart", "serial-console-supervisor.service")
+        with connect(serving, guest) as terminal:
+            assert echo(terminal, b"x") == b"x"
+    finally:
+        os.unlink(serving.path(drop_in))
+        serving.systemctl("daemon-reload")
+        serving.systemctl("restart", "serial-console-supervisor.service")
