@@ -1,4 +1,4 @@
-.PHONY: help setup demo test test-slow soak fuzz bench lint clean
+.PHONY: help setup demo test test-slow soak fuzz bench docs man wheel deb rpm lock lint clean
 
 help:
 	@echo "make setup      install what is missing (Debian 12, root or sudo), for all that follows"
@@ -8,6 +8,9 @@ help:
 	@echo "make soak       random clients and faults for 30 minutes; MINUTES=5, ARGS='--seed N'"
 	@echo "make fuzz       hostile input for a minute a target; SECONDS=600, TARGETS='config names'"
 	@echo "make bench      measures everything, nine minutes; ARGS='rtt flood' for some; docs/performance.md"
+	@echo "make docs       the documents as a site, in build/site; make man: the man pages, in build/man"
+	@echo "make wheel      build/dist/*.whl, with the page, for pip"
+	@echo "make deb        build/dist/*.deb, for this Debian; make rpm: the same for rpm"
 	@echo "make lint       mypy, ruff and codespell, which 'make test' runs as well"
 	@echo "make clean      remove what was built in this directory"
 
@@ -22,7 +25,8 @@ demo:
 test: setup
 	.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
-test-slow: setup
+test-slow:
+	@tools/setup slow
 	.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 MINUTES ?= 30
@@ -41,6 +45,30 @@ fuzz: setup
 bench:
 	@tools/setup bench
 	.venv/bin/python -m tests.bench $(ARGS)
+
+SPHINX = .venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees
+docs:
+	@tools/setup docs
+	$(SPHINX) -b html docs build/site
+
+man:
+	@tools/setup docs
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(SPHINX) -b man docs build/man
+
+wheel:
+	@tools/setup demo
+	@packaging/build wheel
+
+deb: wheel man
+	@tools/setup package
+	@packaging/build deb
+
+rpm: wheel man
+	@tools/setup package
+	@packaging/build rpm
+
+lock:
+	packaging/lock
 
 lint: setup
 	.venv/bin/mypy
