@@ -14,6 +14,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
+    expect,
     sync_playwright,
 )
 
@@ -27,7 +28,13 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # Each new window would load its address bar's popups, which costs more than our page does. The
+    # last such flag counts, so what Playwright disables and we need is here too.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,DestroyProfileOnBrowserClose,"
+    "HttpsUpgrades,MediaRouter,OptimizationHints,PaintHolding",
 ]
+
+expect.set_options(timeout=20_000)  # milliseconds; on a busy machine
 
 CSP_REPORT = """
 document.addEventListener('securitypolicyviolation', (event) =>
@@ -90,6 +97,7 @@ def shows(page: Page, pattern: str) -> None:
         "(pattern) => new RegExp(pattern, 'm').test("
         "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' '))",
         arg=pattern,
+        polling=100,  # not at every frame: it has the page laid out each time
         timeout=60000,  # on a busy machine: a replay of resets takes xterm.js a while
     )
 

@@ -32,32 +32,35 @@ def numbered(flood):
     return b"".join(b"%s%07d" % (tag, number) for number in range(FLOOD // 8))
 
 
-def test_input_to_a_paused_guest_is_held_bounded_and_typed_when_it_runs(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
+def test_input_to_a_paused_guest_is_held_bounded_and_typed_when_it_runs(shared, echo_guest):
+    with shared.open(echo_guest.uuid) as terminal:
         terminal.send(b"first")
         terminal.read_until(b"first")
         echo_guest.suspend()
         terminal.read_until(b"what you type is held.]")
         typed = b"0123456789" * 3000
         terminal.send(typed)
-        assert rig.eventually(lambda: stack.sessions()[0]["bytes_in"] == 5 + len(typed))
+        assert rig.eventually(lambda: shared.sessions()[0]["bytes_in"] == 5 + len(typed))
         echo_guest.resume()
         terminal.read_until(b"runs again.]\x1b[22m\r\n")
         assert terminal.read_exactly(len(typed)) == typed
 
 
-def test_what_is_typed_just_before_the_client_leaves_is_taken(stack, echo_guest):
+def test_what_is_typed_just_before_the_client_leaves_is_taken(shared, echo_guest):
     typed = b"0123456789" * 1200
-    with stack.open(echo_guest.uuid, mode="ro") as watcher:
-        stack.wait_sessions("connected")
-        with stack.open(echo_guest.uuid) as terminal:
+    with shared.open(echo_guest.uuid, mode="ro") as watcher:
+        shared.wait_sessions("connected")
+        with shared.open(echo_guest.uuid) as terminal:
             terminal.send(typed)
         assert watcher.read_exactly(len(typed)) == typed
-    stack.wait_free()
+    shared.wait_free()
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("rounds", [4, pytest.param(20, marks=pytest.mark.slow)])
+PRINTED = 300_000
+"""Bytes after which a relay of a guest that prints has all the memory that it needs for that."""
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_guest, rounds):
     """All three guests at once, since most of it is waiting."""
     pid = libvirtd.pid
@@ -75,7 +78,9 @@ def test_floods_at_guests_that_do_not_read_harm_nobody(stack, libvirtd, make_gue
                 for kind, guest in guests.items()
             }
             stack.wait_sessions("paused", "connected", "connected")
-            floods["deaf"].serve(0.3)  # what printing alone costs a new relay
+            # What printing alone costs a new relay is not what the flood does.
+            while len(floods["deaf"].output) < PRINTED:
+                floods["deaf"].serve(0.1)
             before = {kind: memory(stack.session_of(guests[kind])) for kind in guests}
             for client in floods.values():
                 client.send(numbered(flood))

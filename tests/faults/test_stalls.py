@@ -9,8 +9,6 @@ from tests import rig
 from tests.stack import memory
 
 MIB = 1 << 20
-STALL = 60.0
-"""Seconds."""
 PAUSE = 3.0
 """Seconds without reading: longer than a gateway waits for the reply to its close frame."""
 SLOW = 10240
@@ -33,8 +31,10 @@ def stop_flood(client):
     return int(client.output[-9:-1], 16)
 
 
-@pytest.mark.timeout(180)
-def test_a_stalled_client_costs_its_guest_nothing_and_a_slow_one_loses_nothing(stack, make_guest):
+@pytest.mark.parametrize("seconds", [15, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_stalled_client_costs_its_guest_nothing_and_a_slow_one_loses_nothing(
+    stack, make_guest, seconds
+):
     """Three guests print at once: to one that stalls, to one that reads 10 KB/s, and to nobody."""
     stalled_guest, slow_guest, free_guest = (make_guest("echo") for _ in range(3))
     with stack.raw(free_guest.uuid) as client:
@@ -44,7 +44,7 @@ def test_a_stalled_client_costs_its_guest_nothing_and_a_slow_one_loses_nothing(s
         stalled_since = start_flood(stalled)
         stalled.serve(1.0)
         before = memory(stack.session_of(stalled_guest))
-        for tenth in range(1, int(10 * STALL)):
+        for tenth in range(1, 10 * seconds):
             slow.serve(0.1, SLOW // 10)
             time.sleep(max(0.0, stalled_since + 1.0 + tenth / 10 - time.monotonic()))
         grown = [
@@ -87,41 +87,42 @@ def continued(first, count):
     return (PATTERN * (count // len(PATTERN) + 2))[start : start + count]
 
 
-def test_a_client_that_comes_back_from_a_stall_sees_what_is_new_at_once(stack, echo_guest):
-    with stack.raw(echo_guest.uuid) as client:
+def test_a_client_that_comes_back_from_a_stall_sees_what_is_new_at_once(shared, echo_guest):
+    with shared.raw(echo_guest.uuid) as client:
         start_flood(client)
-        assert rig.eventually(lambda: stack.sessions()[0]["skipped"] > MIB, seconds=60)
+        assert rig.eventually(lambda: shared.sessions()[0]["skipped"] > MIB, seconds=60)
         began = time.monotonic()
         stop_flood(client)
         print(f"the answer to a key came {time.monotonic() - began:.2f} s after the stall")
         client.send(b"ab")
         client.serve_until(b"ab")
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_slow_client_is_told_how_its_session_ended(stack, echo_guest):
+def test_a_slow_client_is_told_how_its_session_ended(shared, echo_guest):
     """It comes to the close frame seconds after that was sent: output stands before it."""
-    with stack.raw(echo_guest.uuid, receive_buffer=8192) as client:
+    with shared.raw(echo_guest.uuid, receive_buffer=8192) as client:
         start_flood(client)
-        assert rig.eventually(lambda: stack.sessions()[0]["skipped"] > 0, seconds=60)
+        assert rig.eventually(lambda: shared.sessions()[0]["skipped"] > 0, seconds=60)
         began = time.monotonic()
-        assert stack.ask("close")["closed"] == 1
-        stack.wait_sessions()
+        assert shared.ask("close")["closed"] == 1
+        shared.wait_sessions()
         time.sleep(PAUSE)
         while client.close_code is None:
-            assert client.serve(1.0), "ended without a word"
+            # A full window is probed every few seconds where the update that opens it is late.
+            assert client.serve(1.0) or client.serve(10.0), "ended without a word"
         assert client.close_code == 4411
         print(f"the close frame came {time.monotonic() - began:.1f} s after the end")
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_client_without_notices_is_ended_rather_than_skipped(stack, echo_guest):
-    with stack.raw(echo_guest.uuid, notices=False) as client:
+def test_a_client_without_notices_is_ended_rather_than_skipped(shared, echo_guest):
+    with shared.raw(echo_guest.uuid, notices=False) as client:
         start_flood(client)
-        assert rig.eventually(lambda: stack.sessions() == [], seconds=30)
+        assert rig.eventually(lambda: shared.sessions() == [], seconds=30)
         while client.close_code is None:
             assert client.serve(1.0)
         assert client.close_code == 4413
         assert b"skipped" not in client.output
         assert bytes(client.output) == continued(0x20, len(client.output))
-    stack.wait_free()
+    shared.wait_free()

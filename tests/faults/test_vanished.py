@@ -82,7 +82,6 @@ class Clients:
             time.sleep(0.1)  # time passing is what is watched here
 
 
-@pytest.mark.timeout(200)
 def test_vanished_clients_are_found_and_live_ones_are_not(
     make_stack, network, make_guest, record_property
 ):
@@ -111,6 +110,7 @@ def test_vanished_clients_are_found_and_live_ones_are_not(
         clients.watch(0)
         for name in ("closed window", "closed window, vanishes"):
             assert rig.eventually(lambda: clients.open()[name]["skipped"] > 0, 20)  # noqa: B023
+        closed.send(b"x")  # that is enough: they have much to take, and the guest prints no more
         for name in ("held", "held, vanishes"):
             assert 0 < clients.open()[name]["bytes_in"] < HELD
 
@@ -135,7 +135,6 @@ def test_vanished_clients_are_found_and_live_ones_are_not(
 
         clients.watch(SURVIVE)
         assert clients.open().keys() == stay | {"again"}
-        closed.send(b"x")
         closed.read_until(b"bytes of output skipped]")
         closed.read_until(b"\4")
         paused[0].resume()
@@ -143,6 +142,7 @@ def test_vanished_clients_are_found_and_live_ones_are_not(
         assert held.read_exactly(1000) == b"first" + b"x" * 995
 
 
+@pytest.mark.slow
 def test_it_is_the_same_behind_tls(make_stack, network, make_guest, tmp_path, monkeypatch):
     cert, key = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", cert)

@@ -57,7 +57,6 @@ def echo(stack, guest, via):
     assert rig.eventually(lambda: len(pids(stack.pid("supervisor"))) == 1)
 
 
-@pytest.mark.timeout(240)
 @EACH
 def test_200_sessions_leave_nothing(libvirtd, both, via, echo_guest, record_property, capsys):
     echo(both, echo_guest, via)  # what is made at the first use and kept was there before
@@ -94,6 +93,7 @@ def test_200_sessions_leave_nothing(libvirtd, both, via, echo_guest, record_prop
     report(record_property, capsys, via, figures)
 
 
+@pytest.mark.slow
 @EACH
 def test_what_a_session_costs(both, via, make_guest, record_property, capsys):
     guests = [make_guest(state="running") for _ in range(AT_ONCE)]

@@ -85,11 +85,13 @@ def save(page, button):
 def clipboard(chromium):
     """Return what would be pasted elsewhere: our page may not read it."""
     elsewhere = chromium.new_page()
-    elsewhere.set_content("<textarea autofocus></textarea>")
-    elsewhere.keyboard.press("Control+V")
-    text = elsewhere.locator("textarea").input_value()
+    elsewhere.set_content("<textarea></textarea>")
+    text = elsewhere.locator("textarea")
+    text.press("Control+V")
+    expect(text).not_to_have_value("")
+    pasted = text.input_value()
     elsewhere.close()
-    return text
+    return pasted
 
 
 def test_text_is_found_upwards_and_counted(page, typist):
@@ -139,6 +141,9 @@ def test_what_was_printed_is_saved_as_text(page, typist, chromium):
     assert text.splitlines() == lines
     page.click("#save-all")
     page.keyboard.press("Control+Shift+C")
+    expect(page.locator("#announcer")).to_contain_text(
+        "copied"
+    )  # a page that lost the focus could not
     assert clipboard(chromium).splitlines() == lines
 
 
