@@ -109,3 +109,12 @@ ISSUED = _answer(
     expires_at=1.5e9,
 )  # fmt: skip
 LISTING = _answer(guests=[GUEST], next="")
+GUEST_XML = (
+    b"<domain><devices><serial type='tcp'><source mode='bind' host='::' service='10000' tls='no'/>"
+    b"<protocol type='telnet'/><target port='0'/><alias name='serial0'/></serial>"
+    b"<console type='tcp'><source mode='bind' host='::' service='10000'/><target type='serial'/>"
+    b"<alias name='serial0'/></console></devices>"
+    b"<seclabel model='dac'><label>+107:+107</label></seclabel></domain>",
+    b"<domain><devices><serial type='unix'><source mode='bind' path='/a'/></serial><console "
+    b"type='pty'><target type='virtio'/></console><serial type='null'/></devices></domain>",
+)

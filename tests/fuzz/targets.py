@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from unittest import mock
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 from websockify.websockifyserver import WebSockifyServer
 
-from serial_console import channel, config, control, keys, names, terminal, views
-from serial_console.errors import BadRequest, ConfigError, ConsoleError
+from serial_console import channel, config, consoles, control, keys, names, terminal, views
+from serial_console.errors import BadRequest, ConfigError, ConsoleError, NoSuchConsole
 from websockify_tokens import ConsoleTokens, client, frames
 
 from . import seeds
@@ -298,6 +299,34 @@ def _framed(pieces: list[bytes]) -> Any:
     return bytes(payload), others
 
 
+def guest_xml(data: bytes) -> None:
+    """A guest's XML: each console that is said to be open has one address on this host."""
+    xml = data.decode("utf-8", "replace")
+    try:
+        found = consoles.consoles(xml)
+    except ElementTree.ParseError:
+        return
+    guest = control.GuestInfo("web", seeds.UUID, "running", found)
+    assert len({one.alias for one in found}) == len(found)
+    for number, one in enumerate(found):
+        where = consoles.address(xml, one.alias)
+        assert one.supported is (one.type == "pty" or where is not None)
+        if number == 0:
+            assert consoles.address(xml, None) == where
+        if where is not None and where.path:
+            assert where.path.startswith("/")
+        elif where is not None:
+            socket.inet_pton(socket.AF_INET6 if ":" in where.host else socket.AF_INET, where.host)
+            assert 0 < where.port < 65536
+        said = ""
+        try:
+            consoles.pick(guest, one.alias)
+        except NoSuchConsole as error:
+            said = str(error)
+        assert bool(said) is not one.supported
+        assert said == names.printable(said)
+
+
 class Target(NamedTuple):
     """A target and inputs that it takes."""
 
@@ -329,6 +358,7 @@ TARGETS = {
             b'[paths]\n"a.b" = 1\n',
         ),
     ),
+    "guest_xml": Target(guest_xml, seeds.GUEST_XML),
     "keys": Target(key_file, (seeds.KEY.encode() + b"\n",)),
     "plugin": Target(
         plugin,
