@@ -41,7 +41,7 @@ def main() -> int:
             {"machine": _machine(), "rounds": options.rounds, "samples": results}, to, indent=1
         )
     with open(os.path.join(directory, "table.md"), "w", encoding="utf-8") as to:
-        to.write(f"{table.goals(results)}\n{table.figures(results)}")
+        to.write(f"# All figures\n\n{table.goals(results)}\n{table.figures(results)}")
     if not options.quick:
         from . import plots  # takes a second, and is not there where only the tests are
 

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests import rig
 from tests.bench import namespace, table
 
 
+@pytest.mark.slow
 def test_a_round_against_virsh_gives_what_the_table_needs(tmp_path):
     if subprocess.run([*namespace.command(), "true"], capture_output=True).returncode != 0:
         rig.missing("a mount namespace of our own")
