@@ -363,6 +363,11 @@ class Pty:
         os.close(self._slave)
         os.close(self._master)
 
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        os.dup2(null := os.open(os.devnull, os.O_RDWR), self._master)
+        os.close(null)
+
     @property
     def raw(self) -> bool:
         """Whether the terminal's settings are others than at the start."""

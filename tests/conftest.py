@@ -138,24 +138,45 @@ def both(make_stack: MakeStack, via: str) -> Stack:
     return make_stack("supervisor", via)
 
 
-@pytest.fixture(scope="module")
-def shared(libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Supervisor, gateway and api for a module whose tests leave no session behind."""
+@pytest.fixture(scope="session")
+def services(
+    libvirtd: PrivateLibvirtd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """Supervisor, gateway and api for the whole run."""
     with host.short_directory("sc-run-") as directory:
         logs = str(tmp_path_factory.mktemp("shared"))
         one = Stack(libvirtd.uri, directory, logs, api={"rate": 0})  # tests ask more than managers
         try:
-            one.start("supervisor", "gateway", "api")
-            assert one.ask("health")["libvirt"] == "ok"  # the inventory is there from now on
-            yield one
+            yield one.start("supervisor", "gateway", "api")
         finally:
             one.close()
         assert rig.files_below(directory) == []
 
 
 @pytest.fixture(scope="module")
+def shared(services: Stack) -> Stack:
+    """``services`` for a module whose tests leave them as they are, and no session behind."""
+    # Another module may have restarted libvirtd just now.
+    assert rig.eventually(lambda: services.ask("health")["libvirt"] == "ok", seconds=30)
+    services.wait_free()
+    return services
+
+
+@pytest.fixture(scope="module")
+def shared_stock(shared: Stack) -> Stack:
+    """The same, and an unmodified websockify beside our gateway."""
+    return shared if "stock" in shared.services else shared.start("stock")
+
+
+@pytest.fixture
+def either(shared_stock: Stack, via: str) -> Stack:
+    """The same, once for each of ``via``."""
+    return shared_stock
+
+
+@pytest.fixture(scope="session")
 def shared_guest(libvirtd: PrivateLibvirtd) -> Iterator[Guest]:
-    """An echo guest for a module."""
+    """An echo guest for all tests that leave it echoing."""
     factory = rig.GuestFactory(libvirtd)
     try:
         yield factory("echo")

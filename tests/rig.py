@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import select
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn, Self
+from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -35,9 +37,13 @@ TEST_MARK = "SERIAL_CONSOLE_TEST"
 BACKENDS = {
     "pty": "",
     "null": "",
-    "tcp": "<source mode='bind' host='127.0.0.1' service='0'/><protocol type='raw'/>",
+    "tcp": "<source mode='bind' host='127.0.0.1' service='{port}'/><protocol type='raw'/>",
+    "telnet": "<source mode='bind' host='127.0.0.1' service='{port}'/><protocol type='telnet'/>",
+    "connect": "<source mode='connect' host='127.0.0.1' service='{port}'/>",
     "unix": "<source mode='bind' path='{path}'/>",
 }
+TYPES = {"telnet": "tcp", "connect": "tcp"}
+"""libvirt's types of those that are named otherwise."""
 
 READY = {"echo": b"ready\r\n", "linux": b"login: "}
 """What each kind of guest says on its first console when it takes input."""
@@ -65,6 +71,17 @@ def as_another(command: Sequence[str], uid: int = NOBODY) -> list[str]:
     return ["setpriv", *ids, f"--inh-caps=+{MAY_READ}", f"--ambient-caps=+{MAY_READ}", *command]
 
 
+def with_own_mounts(*command: str) -> list[str]:
+    """Return the command as run by root in a mount namespace of its own.
+
+    In a mere chroot, whose root nothing is mounted on, that cannot be had.
+    """
+    private = ["unshare", "--mount"]
+    if os.geteuid() != 0 or subprocess.run([*private, "true"], capture_output=True).returncode != 0:
+        missing("root, on a machine that lets it make namespaces and mount in them")
+    return [*private, *command]
+
+
 def noise() -> bytes:
     """Return the 1 MiB that the echo guest sends on 0x05."""
     x, out = 1, bytearray()
@@ -82,12 +99,12 @@ def eventually(check: Callable[[], bool], seconds: float = 5.0) -> bool:
     return done
 
 
-class Tty:
-    """A guest's pty opened by us, for what a test of the console itself must not depend on."""
+class Line:
+    """A guest's console opened by us, for what a test of the console itself must not depend on."""
 
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        tty.setraw(self._fd)
+    def __init__(self, fd: int) -> None:
+        """Take a descriptor that does not block."""
+        self._fd = fd
         self._read = bytearray()
 
     def __enter__(self) -> Self:
@@ -99,20 +116,26 @@ class Tty:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._fd)
+        self.close()
 
-    def send(self, data: bytes, seconds: float = 60.0) -> None:
+    def close(self) -> None:
+        """Close it; harmless when done before."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def send(self, data: bytes, seconds: float = 120.0) -> None:
         """Write it all."""
         deadline = time.monotonic() + seconds
         while data:
             self._wait(select.POLLOUT, deadline, f"the guest does not take {len(data)} bytes")
             data = data[os.write(self._fd, data) :]
 
-    def read_until(self, wanted: bytes, seconds: float = 60.0) -> bytes:
+    def read_until(self, wanted: bytes, seconds: float = 120.0) -> bytes:
         """Return what comes up to and with ``wanted``; what is after it stays for the next call."""
         return self._take(lambda: self._read.find(wanted) + len(wanted), len(wanted), seconds)
 
-    def read_exactly(self, count: int, seconds: float = 60.0) -> bytes:
+    def read_exactly(self, count: int, seconds: float = 120.0) -> bytes:
         """Return the next ``count`` bytes."""
         return self._take(lambda: count if len(self._read) >= count else 0, 1, seconds)
 
@@ -130,6 +153,51 @@ class Tty:
         poll.register(self._fd, event)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise TimeoutError(what)
+
+
+class Tty(Line):
+    """A guest's pty."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+        tty.setraw(self._fd)
+
+
+class Plug(Line):
+    """A connection to the socket on which a guest's QEMU serves a console."""
+
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        try:
+            sock.connect(address)
+            sock.setblocking(False)
+            super().__init__(sock.detach())
+        finally:
+            sock.close()
+
+
+def sockets(guest: Guest) -> dict[str, str | tuple[str, int]]:
+    """Return where QEMU serves each console of a running guest that is on a socket, by alias."""
+    found: dict[str, str | tuple[str, int]] = {}
+    xml = guest.libvirtd.virsh("dumpxml", guest.uuid)
+    for device in ElementTree.fromstring(xml).findall("devices/*"):
+        alias, source = device.find("alias"), device.find("source")
+        if device.tag in ("serial", "console") and alias is not None and source is not None:
+            if device.get("type") == "unix":
+                found[alias.get("name", "")] = source.get("path", "")
+            elif device.get("type") == "tcp":
+                found[alias.get("name", "")] = (
+                    source.get("host", ""),
+                    int(source.get("service", "")),
+                )
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 class GuestFactory:
@@ -155,11 +223,11 @@ class GuestFactory:
         Args:
             kind: ``echo`` (tests/guests/echo.asm) or ``linux`` (login on serial ports and hvc0).
             name: any name that libvirt takes; by default a new one.
-            serial: the backend of the serial port (``pty``, ``tcp``, ``unix``, ``null``), or of
-                each of several; () for none at all.
+            serial: the backend of the serial port, one of BACKENDS, or of each of several; () for
+                none at all.
             virtio: the same for virtio consoles.
             state: ``off`` (defined only), ``paused`` (before its first instruction), ``running``,
-                or ``ready``: it has said on its first serial port, a pty, that it takes input.
+                or ``ready``: it has said on its first serial port that it takes input.
             extra: more XML elements for ``<devices>``.
             files: more files for a Linux guest, by path without the leading slash.
         """
@@ -179,10 +247,14 @@ class GuestFactory:
         if state != "off":
             guest.start(paused=state != "running")
         if state == "ready":
-            with Tty(guest.ttys()["serial0"]) as console:
+            with self._first(guest) as console:
                 guest.resume()
                 console.read_until(READY[kind])
         return guest
+
+    def _first(self, guest: Guest) -> Line:
+        path = guest.ttys().get("serial0")
+        return Plug(sockets(guest)["serial0"]) if path is None else Tty(path)
 
     def close(self) -> None:
         """Remove every guest made, running or not."""
@@ -191,8 +263,9 @@ class GuestFactory:
 
     def _console(self, element: str, backend: str, target: str = "") -> str:
         path = os.path.join(self.libvirtd.directory, "run", f"{uuid.uuid4().hex[:8]}.sock")
-        source = BACKENDS[backend].format(path=path)
-        return f"<{element} type='{backend}'>{source}{target}</{element}>"
+        source = BACKENDS[backend].format(path=path, port=free_port())
+        kind = TYPES.get(backend, backend)
+        return f"<{element} type='{kind}'>{source}{target}</{element}>"
 
     def _xml(self, kind: str, name: str, devices: Sequence[str], files: Mapping[str, bytes]) -> str:
         # TCG even where there is KVM: the same everywhere, and nested KVM is slow in real mode.

@@ -28,7 +28,7 @@ HTML = b"""<!DOCTYPE html>
 ELSEWHERE = "/elsewhere"
 """An empty page without the policy, for what ours may not do."""
 
-PAGES = pages.Pages(node.WEB, "", [], [])
+PAGES = pages.Pages(node.WEB, "")
 
 WATCH = """
 window.seen = { violations: [], typed: [], links: [], copies: [], allow: false };

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,8 +20,9 @@ import psutil
 
 from serial_console.demo.libvirtd import Guest
 
-from . import rig
+from . import documents, rig
 from .clients import Raw, Terminal, Viewer
+from .rig import free_port
 
 BIN = os.path.dirname(sys.executable)
 READY = 30.0
@@ -156,14 +158,11 @@ class Stack:
     def _launch(self, name: str) -> Service:
         command = [*self.program, name]
         if name == "stock":
-            command = [
-                os.path.join(BIN, "websockify"),
-                "--token-plugin",
-                "websockify_tokens.ConsoleTokens",
-                "--token-source",
-                self.redeem_path,
-                f"127.0.0.1:{self.stock_port}",
-            ]
+            typed = documents.block("docs/websockify.md", "stock")
+            typed = typed.replace("\\\n", "").replace("6083", str(self.stock_port))
+            typed = typed.replace("/run/serial-console/redeem.sock", self.redeem_path)
+            program, *command = shlex.split(typed)
+            command.insert(0, os.path.join(BIN, program))
         log = os.path.join(self.directory, f"{name}.log")
         self.services[name] = Service(name, command, log)
         return self.services[name]
@@ -349,13 +348,6 @@ def request(path: str, message: Json, seconds: float = 20.0) -> Json:
 def _lines(sock: socket.socket) -> Iterator[bytes]:
     with sock.makefile("rb") as file:
         yield from file
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def listens(port: int) -> bool:

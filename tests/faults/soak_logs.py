@@ -19,6 +19,8 @@ end: keepalive, backoff and a busy machine."""
 _LINE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (\w+) (\w+)\[(\d+)\]: (.*)")
 _BAD = re.compile(r"Traceback|exception|Exception|Fatal")
 
+REFUSING = journals.LIBVIRTD | journals.GUEST | journals.RELAY
+
 ALLOWED = [
     (r"connection to libvirt at \S+ lost: ", journals.LIBVIRTD),
     (r"cannot open the console of ", journals.LIBVIRTD | journals.GUEST),
@@ -26,6 +28,8 @@ ALLOWED = [
     (r"the relay of \S+ ends: .*(held|another program)", journals.LIBVIRTD | journals.RELAY),
     (r"relay \d+ (was killed by signal 9|has ended)", journals.RELAY),
     (r"session \w+ closed: 4412 ", journals.RELAY),
+    (r"session \w+ closed: 4503 ", journals.LIBVIRTD | journals.GUEST),
+    (r"refused .* for .*: (libvirt|The host|The relay)", REFUSING),
     (r"relay \d+ does not end its session; killed", journals.LIBVIRTD),
     (r"relay of \S+ does not end; killed", journals.LIBVIRTD),
     (r"refused a connection of pid \d+, uid 0: no token", journals.RELAY | {TAKEOVER}),

@@ -47,46 +47,48 @@ def gone(stack, token):
 
 
 @pytest.mark.parametrize("how", ["vanish", "close"])
-def test_a_client_comes_back_to_its_own_session(both, via, echo_guest, how):
-    token = both.token(echo_guest.uuid, user="alice", resume=30)
-    first = both.connect(token, via)
+def test_a_client_comes_back_to_its_own_session(either, via, shared_guest, how):
+    token = either.token(shared_guest.uuid, user="alice", resume=30)
+    first = either.connect(token, via)
     assert echo(first, b"before") == b"before"
-    (before,) = both.wait_sessions("connected")
+    (before,) = either.wait_sessions("connected")
     getattr(first, how)()
-    both.wait_sessions("detached")
+    either.wait_sessions("detached")
     if via == "gateway":
-        with both.open(echo_guest.uuid, user="bob") as other:
+        with either.open(shared_guest.uuid, user="bob") as other:
             code, reason = other.ended()
             assert (code, "alice" in reason) == (4409, True)
-    with both.connect(token, via) as second:
+    with either.connect(token, via) as second:
         assert echo(second, b"after") == b"after"
         assert second.output == b"after"
-        (after,) = both.wait_sessions("connected")
+        (after,) = either.wait_sessions("connected")
     for key in ("id", "opened_at", "relay_pid", "user", "token_id"):
         assert after[key] == before[key], key
     assert after["gateway_pid"] != before["gateway_pid"]
     assert after["client"] != before["client"] or via == "stock"  # which tells no address
     assert (after["bytes_in"], after["bytes_out"]) == (11, 11)
-    both.wait_sessions("detached")
-    assert both.cli("close", "--all").returncode == 0
-    both.wait_free()
+    either.wait_sessions("detached")
+    assert either.cli("close", "--all").returncode == 0
+    either.wait_free()
 
 
-def test_a_client_that_comes_back_replaces_its_connection_that_is_still_open(both, via, echo_guest):
-    token = both.token(echo_guest.uuid, resume=30)
-    with both.connect(token, via) as first:
+def test_a_client_that_comes_back_replaces_its_connection_that_is_still_open(
+    either, via, shared_guest
+):
+    token = either.token(shared_guest.uuid, resume=30)
+    with either.connect(token, via) as first:
         assert echo(first, b"first") == b"first"
-        (before,) = both.wait_sessions("connected")
-        assert rig.eventually(lambda: all_arrived(both.gateway_port))
-        with both.connect(token, via) as second:
+        (before,) = either.wait_sessions("connected")
+        assert rig.eventually(lambda: all_arrived(either.gateway_port))
+        with either.connect(token, via) as second:
             end = first.ended()
             assert echo(second, b"second") == b"second"
             assert (first.output, second.output) == (b"first", b"second")
-            assert both.wait_sessions("connected")[0]["id"] == before["id"]
+            assert either.wait_sessions("connected")[0]["id"] == before["id"]
     if via == "gateway":
         assert end == (4410, "You have come back on another connection.")
-    assert both.cli("close", "--all").returncode == 0
-    both.wait_free()
+    assert either.cli("close", "--all").returncode == 0
+    either.wait_free()
 
 
 def test_what_the_guest_prints_meanwhile_is_shown_and_what_is_typed_waits(shared, shared_guest):

@@ -37,12 +37,15 @@ def test_a_token_is_revoked_after_its_supervisor_died(stack, make_guest):
 
 @pytest.mark.parametrize("how", ["token", "key"])
 def test_what_is_revoked_before_its_relay_is_adopted_ends_when_that_is(stack, make_guest, how):
-    revoked, kept = make_guest("echo"), make_guest("echo")
+    revoked, kept = make_guest("echo"), make_guest("echo", serial=["pty", "pty"])
     with (
         stack.open(revoked.uuid, key="leaked") as terminal,
+        stack.open(kept.uuid, key="own", console="serial1") as second,
         stack.open(kept.uuid, key="good") as other,
     ):
-        sessions = {one["uuid"]: one for one in stack.wait_sessions("connected", "connected")}
+        opened = stack.wait_sessions(*["connected"] * 3)
+        sessions = {f"{one['uuid']} {one['console']}": one for one in opened}
+        tokens = {name: one["token_id"] for name, one in sessions.items()}
         relays = [psutil.Process(one["relay_pid"]) for one in sessions.values()]
         for relay in relays:
             relay.suspend()  # so it cannot greet the next supervisor before that serves
@@ -50,8 +53,13 @@ def test_what_is_revoked_before_its_relay_is_adopted_ends_when_that_is(stack, ma
             restart(stack)
             assert stack.sessions() == []
             if how == "token":
-                answer = stack.ask("revoke", id=sessions[revoked.uuid]["token_id"])
-                assert answer["code"] == "no_such_token"
+                for name, whose in (
+                    (f"{revoked.uuid} serial0", {}),
+                    (f"{kept.uuid} serial1", {"own": True, "key": "own"}),
+                    (f"{kept.uuid} serial0", {"own": True, "key": "leaked"}),  # it is not
+                ):
+                    answer = stack.ask("revoke", id=tokens[name], **whose)
+                    assert answer["code"] == "no_such_token"
             else:
                 answer = stack.ask("revoke_key", key="leaked", close=True)
                 assert (answer["tokens"], answer["sessions"]) == (0, 0)
@@ -59,8 +67,10 @@ def test_what_is_revoked_before_its_relay_is_adopted_ends_when_that_is(stack, ma
             for relay in relays:
                 relay.resume()
         assert terminal.ended()[0] == 4411
-        (left,) = stack.wait_sessions("connected")
-        assert left["uuid"] == kept.uuid
+        if how == "token":
+            assert second.ended()[0] == 4411
+        left = stack.wait_sessions(*["connected"] * (1 if how == "token" else 2))
+        assert {one["uuid"] for one in left} == {kept.uuid}
         assert echo(other, b"x") == b"x"
     stack.wait_free()
 
@@ -77,21 +87,21 @@ def test_the_longest_session_goes_on_counting_across_a_restart(make_stack, echo_
     stack.wait_free()
 
 
-def test_a_token_opens_the_console_it_is_for(stack, make_guest):
+def test_a_token_opens_the_console_it_is_for(shared, make_guest):
     guest = make_guest("echo", serial=["pty", "pty"])
-    with stack.open(guest.uuid, console="serial1") as second:
-        (session,) = stack.wait_sessions("connected")
+    with shared.open(guest.uuid, console="serial1") as second:
+        (session,) = shared.wait_sessions("connected")
         assert session["console"] == "serial1"
-        with stack.open(guest.uuid) as first:  # the other one is free
+        with shared.open(guest.uuid) as first:  # the other one is free
             assert echo(first, b"only here") == b"only here"
             assert second.output == b""
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_token_for_one_address_is_refused_from_another_and_kept(stack, echo_guest):
-    token = stack.token(echo_guest.uuid, client_address="127.0.0.2")
-    with stack.connect(token) as terminal:
+def test_a_token_for_one_address_is_refused_from_another_and_kept(shared, echo_guest):
+    token = shared.token(echo_guest.uuid, client_address="127.0.0.2")
+    with shared.connect(token) as terminal:
         assert terminal.ended()[0] == 4401
-    with Terminal(stack.url(token), source_address=("127.0.0.2", 0)) as terminal:
+    with Terminal(shared.url(token), source_address=("127.0.0.2", 0)) as terminal:
         assert echo(terminal, b"x") == b"x"
-    stack.wait_free()
+    shared.wait_free()

@@ -209,7 +209,7 @@ CHECKED = {"dark": 360, "light": 1280}
 """By axe, which takes half a second; colours differ by theme, what lies where by width."""
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("theme", ["dark", pytest.param("light", marks=pytest.mark.slow)])
 def test_every_state_meets_wcag_2_2_aa(browser, shared, theme):
     os.makedirs(OUTPUT, exist_ok=True)
     found = []

@@ -3,6 +3,7 @@
 import os
 import signal
 
+from serial_console import __version__
 from tests import rig
 from tests.clients import echo
 from tests.stack import alive, descendants
@@ -56,6 +57,7 @@ def survives(stack, guest, number, status):
     with stack.open(guest.uuid, user="alice") as terminal:
         assert echo(terminal, b"x") == b"x"
         (before,) = stack.wait_sessions("connected")
+        assert stack.ask("health")["gateway_version"] == __version__
         assert stack.end("supervisor", number) == status
         assert echo(terminal, b"without") == b"without"
         stack.start("supervisor")
@@ -64,6 +66,8 @@ def survives(stack, guest, number, status):
         for key in (*same, "relay_pid", "gateway_pid", "token_id"):
             assert after[key] == before[key], key
         assert after["bytes_in"] == 8
+        health = stack.ask("health")
+        assert (health["relay_versions"], health["gateway_version"]) == ([__version__], "")
         assert echo(terminal, b"with") == b"with"
         with stack.open(guest.uuid) as second:
             code, reason = second.ended()

@@ -158,14 +158,14 @@ def test_the_gateways_door_can_only_redeem(shared, message):
     assert (answer["ok"], answer["code"]) == (False, "unknown_op")
 
 
-def test_one_of_many_redeemers_wins(stack, echo_guest):
-    token = stack.token(echo_guest.uuid)
+def test_one_of_many_redeemers_wins(shared, shared_guest):
+    token = shared.token(shared_guest.uuid)
     begin = threading.Barrier(20)
     answers = []
 
     def redeem():
         begin.wait()
-        answers.append(stack.redeem(token))
+        answers.append(shared.redeem(token))
 
     threads = [threading.Thread(target=redeem) for _ in range(20)]
     for thread in threads:
@@ -176,8 +176,8 @@ def test_one_of_many_redeemers_wins(stack, echo_guest):
     assert {answer["code"] for answer in answers if not answer["ok"]} == {"bad_token"}
     with socket.socket(socket.AF_UNIX) as relay:
         relay.connect(won["path"])
-        stack.wait_sessions("connected")
-    stack.wait_free()
+        shared.wait_sessions("connected")
+    shared.wait_free()
 
 
 CONNECT = """
@@ -201,10 +201,10 @@ def connect_as_another(path, message, *, user=False):
     return done.stdout, done.stderr
 
 
-def test_only_the_process_that_redeemed_may_connect(stack, echo_guest):
-    with stack.open(echo_guest.uuid, mode="ro") as watcher:
-        stack.wait_sessions("connected")
-        path = stack.redeem(stack.token(echo_guest.uuid))["path"]
+def test_only_the_process_that_redeemed_may_connect(shared, shared_guest):
+    with shared.open(shared_guest.uuid, mode="ro") as watcher:
+        shared.wait_sessions("connected")
+        path = shared.redeem(shared.token(shared_guest.uuid))["path"]
         assert connect_as_another(path, "evil") == ("", "")
         with socket.socket(socket.AF_UNIX) as relay:
             relay.settimeout(10)
@@ -219,13 +219,13 @@ def test_only_the_process_that_redeemed_may_connect(stack, echo_guest):
                 assert second.recv(1) == b""
             relay.sendall(b"more")
             assert watcher.read_exactly(4) == b"more"
-        stack.wait_sessions("connected")
-    stack.wait_free()
+        shared.wait_sessions("connected")
+    shared.wait_free()
 
 
-def test_another_user_is_refused(stack, echo_guest):
+def test_another_user_is_refused(shared, shared_guest):
     health = json.dumps({"v": 1, "op": "health"})
-    for path in (stack.redeem_path, stack.admin_path):
+    for path in (shared.redeem_path, shared.admin_path):
         assert os.stat(path).st_mode & 0o777 == 0o660
         said, complaint = connect_as_another(path, health, user=True)
         assert said == ""
@@ -233,24 +233,24 @@ def test_another_user_is_refused(stack, echo_guest):
         os.chmod(path, 0o666)  # an operator's mistake
         said, _ = connect_as_another(path, health, user=True)
         assert json.loads(said)["code"] == "forbidden"
-    command = rig.as_another([*stack.program, "sessions"])
+    command = rig.as_another([*shared.program, "sessions"])
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd="/")
     assert done.returncode == 1
     assert f"uid {rig.NOBODY} may not use this socket" in done.stderr
-    with stack.open(echo_guest.uuid):
-        stack.wait_sessions("connected")
-        (path,) = rig.files_below(stack.consoles)
+    with shared.open(shared_guest.uuid):
+        shared.wait_sessions("connected")
+        (path,) = rig.files_below(shared.consoles)
         assert os.stat(path).st_mode & 0o777 == 0o660
         os.chmod(path, 0o666)
         said, _ = connect_as_another(path, "x", user=True)
         assert said == ""
-        for path in rig.files_below(os.path.join(stack.control, "relays")):
+        for path in rig.files_below(os.path.join(shared.control, "relays")):
             os.chmod(os.path.dirname(path), 0o755)
             os.chmod(path, 0o666)
             said, _ = connect_as_another(path, "x", user=True)
             assert said == ""
-        stack.wait_sessions("connected")
-    stack.wait_free()
+        shared.wait_sessions("connected")
+    shared.wait_free()
 
 
 class TestWhatStandsAtThePath:
@@ -297,16 +297,16 @@ class TestWhatStandsAtThePath:
         assert rig.files_below(os.path.dirname(path)) == [path], "left something behind"
 
 
-def test_a_second_supervisor_leaves_the_first_alone(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
-        stack.wait_sessions("connected")
-        done = stack.cli("supervisor")
+def test_a_second_supervisor_leaves_the_first_alone(shared, shared_guest):
+    with shared.open(shared_guest.uuid) as terminal:
+        shared.wait_sessions("connected")
+        done = shared.cli("supervisor")
         assert done.returncode == 1
         assert "in use" in done.stderr
         terminal.send(b"x")
         terminal.read_until(b"x")
-        stack.wait_sessions("connected")
-    stack.wait_free()
+        shared.wait_sessions("connected")
+    shared.wait_free()
 
 
 def test_a_killed_supervisors_sockets_are_replaced(stack):

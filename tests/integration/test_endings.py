@@ -12,50 +12,50 @@ ESCAPE = b"\x11"
 STOPPED = "The console service on the host was stopped."
 
 
-def test_the_client_closes(both, via, echo_guest):
-    with both.open(echo_guest.uuid, via) as terminal:
+def test_the_client_closes(either, via, shared_guest):
+    with either.open(shared_guest.uuid, via) as terminal:
         assert echo(terminal, b"x") == b"x"
-        (session,) = both.wait_sessions("connected")
+        (session,) = either.wait_sessions("connected")
         assert (session["bytes_in"], session["bytes_out"]) == (1, 1)
-    both.wait_free()
+    either.wait_free()
 
 
-def test_the_client_vanishes(both, via, echo_guest):
-    with both.open(echo_guest.uuid, via) as terminal:
+def test_the_client_vanishes(either, via, shared_guest):
+    with either.open(shared_guest.uuid, via) as terminal:
         assert echo(terminal, b"x") == b"x"
         terminal.vanish()
-    both.wait_free()
+    either.wait_free()
 
 
-def test_the_escape_key_alone(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
+def test_the_escape_key_alone(shared, shared_guest):
+    with shared.open(shared_guest.uuid) as terminal:
         terminal.send(ESCAPE)
         assert terminal.ended() == (1000, "Session ended by the escape key.")
         assert b"[Session ended by the escape key.]" in terminal.rest()
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_the_escape_key_through_an_unmodified_websockify(stock, echo_guest):
-    with stock.open(echo_guest.uuid, "stock") as terminal:
+def test_the_escape_key_through_an_unmodified_websockify(shared_stock, shared_guest):
+    with shared_stock.open(shared_guest.uuid, "stock") as terminal:
         terminal.send(ESCAPE)
         terminal.ended()
         assert b"[Session ended by the escape key.]" in terminal.rest()
-    stock.wait_free()
+    shared_stock.wait_free()
 
 
-def test_the_escape_byte_within_longer_input_is_data(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
+def test_the_escape_byte_within_longer_input_is_data(shared, shared_guest):
+    with shared.open(shared_guest.uuid) as terminal:
         for data in (b"a" + ESCAPE, ESCAPE + b"b", b"c" + ESCAPE + b"d", ESCAPE * 2):
             assert echo(terminal, data) == data
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_token_may_have_another_escape_key(stack, echo_guest):
-    with stack.open(echo_guest.uuid, escape="ctrl-]") as terminal:
+def test_a_token_may_have_another_escape_key(shared, shared_guest):
+    with shared.open(shared_guest.uuid, escape="ctrl-]") as terminal:
         assert echo(terminal, ESCAPE) == ESCAPE
         terminal.send(b"\x1d")
         assert terminal.ended()[0] == 1000
-    stack.wait_free()
+    shared.wait_free()
 
 
 def test_nobody_types_for_too_long(make_stack, echo_guest):
@@ -81,24 +81,24 @@ def test_the_longest_session(make_stack, echo_guest):
     stack.wait_free()
 
 
-def test_the_operator_closes_one_session_or_all(stack, make_guest):
+def test_the_operator_closes_one_session_or_all(shared, make_guest):
     one, other = make_guest("echo"), make_guest("echo")
-    with stack.open(one.uuid) as closed, stack.open(other.uuid) as kept:
-        stack.wait_sessions("connected", "connected")
-        session = next(it for it in stack.sessions() if it["uuid"] == one.uuid)
-        done = stack.cli("close", session["id"])
+    with shared.open(one.uuid) as closed, shared.open(other.uuid) as kept:
+        shared.wait_sessions("connected", "connected")
+        session = next(it for it in shared.sessions() if it["uuid"] == one.uuid)
+        done = shared.cli("close", session["id"])
         assert (done.returncode, done.stdout, done.stderr) == (0, "1 session closed\n", "")
         code, reason = closed.ended()
         assert code == 4411
         assert "operator" in reason
-        stack.wait_sessions("connected")
+        shared.wait_sessions("connected")
         assert echo(kept, b"x") == b"x"
-        done = stack.cli("close", session["id"])
+        done = shared.cli("close", session["id"])
         assert done.returncode == 1
         assert session["id"] in done.stderr
-        assert stack.cli("close", "--all").stdout == "1 session closed\n"
+        assert shared.cli("close", "--all").stdout == "1 session closed\n"
         assert kept.ended()[0] == 4411
-    stack.wait_free()
+    shared.wait_free()
 
 
 def test_a_session_and_a_token_are_deleted_over_rest(make_stack, echo_guest):
@@ -164,66 +164,66 @@ def test_the_gateway_is_told_to_end_while_a_token_is_redeemed(stack, echo_guest)
     stack.wait_free()
 
 
-def test_a_second_client_is_told_by_whom_and_its_token_is_kept(stack, echo_guest):
-    token = stack.token(echo_guest.uuid, user="bob")
-    with stack.open(echo_guest.uuid, user="alice") as first:
+def test_a_second_client_is_told_by_whom_and_its_token_is_kept(shared, shared_guest):
+    token = shared.token(shared_guest.uuid, user="bob")
+    with shared.open(shared_guest.uuid, user="alice") as first:
         assert echo(first, b"x") == b"x"
-        with stack.connect(token) as second:
+        with shared.connect(token) as second:
             code, reason = second.ended()
             assert code == 4409
             assert "alice" in reason
             assert second.output == b""
         assert echo(first, b"y") == b"y"
-    stack.wait_free()
-    with stack.connect(token) as second:
+    shared.wait_free()
+    with shared.connect(token) as second:
         assert echo(second, b"z") == b"z"
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_takeover_names_who_and_loses_nothing(stack, echo_guest):
+def test_a_takeover_names_who_and_loses_nothing(shared, shared_guest):
     pattern = bytes(range(0x20, 0x7F))
-    with stack.open(echo_guest.uuid, user="alice") as first:
+    with shared.open(shared_guest.uuid, user="alice") as first:
         first.send(b"\6")
         first.read_exactly(100_000)
-        (before,) = stack.wait_sessions("connected")
-        with stack.open(echo_guest.uuid, user="bob", takeover=True) as second:
+        (before,) = shared.wait_sessions("connected")
+        with shared.open(shared_guest.uuid, user="bob", takeover=True) as second:
             assert first.ended() == (4410, "bob has taken over this console.")
             assert second.read_exactly(4) == b"\x1b[!p"
             # The ring has no start of a line here: all of it is shown, and then what comes.
             shown = second.read_exactly(65536 + 200_000)
             start = pattern.index(shown[:1])
             assert shown == (pattern * 2800)[start : start + len(shown)]
-            (after,) = stack.wait_sessions("connected")
+            (after,) = shared.wait_sessions("connected")
             assert after["relay_pid"] == before["relay_pid"]
             assert after["user"] == "bob"
             second.send(b"x")
             second.read_until(b"\4")
             assert echo(second, b"y") == b"y"
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_watcher_sees_all_and_types_nothing(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as typist:
-        with stack.open(echo_guest.uuid, mode="ro") as watcher:
-            stack.wait_sessions("connected", "connected")
+def test_a_watcher_sees_all_and_types_nothing(shared, shared_guest):
+    with shared.open(shared_guest.uuid) as typist:
+        with shared.open(shared_guest.uuid, mode="ro") as watcher:
+            shared.wait_sessions("connected", "connected")
             watcher.send(b"watcher")
             assert echo(typist, b"typist") == b"typist"
             assert watcher.read_exactly(6) == b"typist"
-        stack.wait_sessions("connected")  # all that the watcher had sent has been read by now
+        shared.wait_sessions("connected")  # all that the watcher had sent has been read by now
         assert echo(typist, b"x") == b"x"
         assert typist.rest() == b""
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_watcher_stays_when_the_typist_leaves(stack, echo_guest):
-    with stack.open(echo_guest.uuid, mode="ro") as watcher:
-        stack.wait_sessions("connected")
+def test_a_watcher_stays_when_the_typist_leaves(shared, shared_guest):
+    with shared.open(shared_guest.uuid, mode="ro") as watcher:
+        shared.wait_sessions("connected")
         for data in (b"first", b"second"):
-            with stack.open(echo_guest.uuid, replay=0) as typist:
+            with shared.open(shared_guest.uuid, replay=0) as typist:
                 assert echo(typist, data) == data
                 assert watcher.read_exactly(len(data)) == data
-            stack.wait_sessions("connected")
-    stack.wait_free()
+            shared.wait_sessions("connected")
+    shared.wait_free()
 
 
 def test_limits(make_stack, make_guest):

@@ -7,65 +7,65 @@ from tests import rig
 
 
 @pytest.mark.parametrize("mode", ["rw", "ro"])
-def test_a_guest_that_is_off_is_waited_for_and_its_first_words_are_seen(stack, make_guest, mode):
+def test_a_guest_that_is_off_is_waited_for_and_its_first_words_are_seen(shared, make_guest, mode):
     guest = make_guest("echo", state="off")
-    with stack.open(guest.uuid, mode=mode) as terminal:
+    with shared.open(guest.uuid, mode=mode) as terminal:
         terminal.read_until(b"[The guest is off; waiting for its start.]")
-        stack.wait_sessions("waiting")
+        shared.wait_sessions("waiting")
         guest.start()
         assert terminal.read_until(b"ready\r\n").count(b"ready") == 1
-        stack.wait_sessions("connected")
-    stack.wait_free()
+        shared.wait_sessions("connected")
+    shared.wait_free()
 
 
-def test_through_an_unmodified_websockify_as_well(stock, make_guest):
+def test_through_an_unmodified_websockify_as_well(shared_stock, make_guest):
     guest = make_guest("echo", state="off")
-    with stock.open(guest.uuid, "stock") as terminal:
+    with shared_stock.open(guest.uuid, "stock") as terminal:
         terminal.read_until(b"[The guest is off; waiting for its start.]")
         guest.start()
         terminal.read_until(b"ready\r\n")
         terminal.send(b"x")
         terminal.read_until(b"x")
-    stock.wait_free()
+    shared_stock.wait_free()
 
 
-def test_every_byte_from_the_first_instruction_on(stack, make_guest):
+def test_every_byte_from_the_first_instruction_on(shared, make_guest):
     guest = make_guest("linux", state="off")
-    with stack.open(guest.uuid) as terminal:
-        stack.wait_sessions("waiting")
+    with shared.open(guest.uuid) as terminal:
+        shared.wait_sessions("waiting")
         guest.start()
         boot = terminal.read_until(b"login: ", seconds=60)
         assert b"Linux version" in boot
         assert b"Command line: console=ttyS0" in boot
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_what_is_typed_while_the_guest_is_off_never_reaches_it(stack, make_guest):
+def test_what_is_typed_while_the_guest_is_off_never_reaches_it(shared, make_guest):
     guest = make_guest("echo", state="off")
-    with stack.open(guest.uuid) as terminal:
+    with shared.open(guest.uuid) as terminal:
         terminal.read_until(b"waiting for its start.]")
         terminal.send(b"lost")
-        assert rig.eventually(lambda: stack.sessions()[0]["bytes_in"] == 4)
+        assert rig.eventually(lambda: shared.sessions()[0]["bytes_in"] == 4)
         guest.start()
         terminal.read_until(b"ready\r\n")
         terminal.send(b"kept")
         assert b"lost" not in terminal.read_until(b"kept")
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_guest_that_is_switched_off_and_on_keeps_its_session(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
+def test_a_guest_that_is_switched_off_and_on_keeps_its_session(shared, echo_guest):
+    with shared.open(echo_guest.uuid) as terminal:
         terminal.send(b"x")
         terminal.read_until(b"x")
         for _ in range(2):
             echo_guest.destroy()
             terminal.read_until(b"[The guest was switched off; waiting for its start.]")
-            stack.wait_sessions("waiting")
+            shared.wait_sessions("waiting")
             echo_guest.start()
             terminal.read_until(b"ready\r\n")
             terminal.send(b"y")
             terminal.read_until(b"y")
-    stack.wait_free()
+    shared.wait_free()
 
 
 def test_a_guest_that_stops_ends_the_session_where_that_is_configured(make_stack, echo_guest):
@@ -88,36 +88,36 @@ def test_a_guest_that_is_off_already_ends_the_session_there(make_stack, make_gue
     stack.wait_free()
 
 
-def test_a_paused_guest_takes_input_when_it_runs_again(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
+def test_a_paused_guest_takes_input_when_it_runs_again(shared, echo_guest):
+    with shared.open(echo_guest.uuid) as terminal:
         terminal.send(b"x")
         terminal.read_until(b"x")
         echo_guest.suspend()
         terminal.read_until(b"[The guest is paused: what you type is held.]")
-        stack.wait_sessions("paused")
+        shared.wait_sessions("paused")
         terminal.send(b"held")
         terminal.read_until(b"is held.]")
         echo_guest.resume()
         terminal.read_until(b"[The guest runs again.]")
         terminal.read_until(b"held")
-    stack.wait_free()
+    shared.wait_free()
 
 
-def test_a_reset_guest_keeps_its_session(stack, echo_guest):
-    with stack.open(echo_guest.uuid) as terminal:
-        stack.wait_sessions("connected")
+def test_a_reset_guest_keeps_its_session(shared, echo_guest):
+    with shared.open(echo_guest.uuid) as terminal:
+        shared.wait_sessions("connected")
         echo_guest.reset()
         terminal.read_until(b"ready\r\n")
         terminal.send(b"x")
         terminal.read_until(b"x")
-    stack.wait_free()
+    shared.wait_free()
 
 
 @pytest.mark.parametrize("state", ["ready", "off"])
-def test_a_guest_that_is_removed_ends_the_session(stack, make_guest, state):
+def test_a_guest_that_is_removed_ends_the_session(shared, make_guest, state):
     guest = make_guest("echo", state=state)
-    with stack.open(guest.uuid) as terminal:
-        stack.wait_sessions("connected" if state == "ready" else "waiting")
+    with shared.open(guest.uuid) as terminal:
+        shared.wait_sessions("connected" if state == "ready" else "waiting")
         guest.undefine()
         if state == "ready":
             terminal.send(b"x")
@@ -126,17 +126,17 @@ def test_a_guest_that_is_removed_ends_the_session(stack, make_guest, state):
         code, reason = terminal.ended()
         assert code == 4404
         assert "guest" in reason.lower()
-    stack.wait_free()
+    shared.wait_free()
     with pytest.raises(VirshError):
         guest.state()
 
 
-def test_a_token_is_for_one_guest_not_for_a_new_one_of_the_same_name(stack, make_guest):
+def test_a_token_is_for_one_guest_not_for_a_new_one_of_the_same_name(shared, make_guest):
     old = make_guest("echo", name="the-name", state="off")
-    token = stack.token("the-name", ttl=60)
+    token = shared.token("the-name", ttl=60)
     old.undefine()
     new = make_guest("echo", name="the-name", state="off")
     assert new.uuid != old.uuid
-    with stack.connect(token) as terminal:
+    with shared.connect(token) as terminal:
         assert terminal.ended()[0] == 4404
-    stack.wait_free()
+    shared.wait_free()

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from serial_console.demo import host
-from tests import conftest, polkit, rig
+from tests import conftest, documents, polkit, rig
 
 DOCS = os.path.join(polkit.ROOT, "docs", "libvirt-polkit.md")
 SHIPPED = "50-serial-console.rules"
@@ -195,6 +195,15 @@ def test_the_same_user_can_do_nothing_else(there, guests, command):
     assert there.asked()[before:][-1] == f"org.libvirt.api.{FORBIDDEN[command]}"
 
 
+def test_the_documented_check_tells_that_the_driver_is_in_force(there, guests):
+    listing, secrets = documents.block("docs/libvirt-polkit.md", "check").splitlines()
+    name = guests["guest"].name
+    for line, worked, said in ((listing, True, name), (secrets, False, "access denied")):
+        command = there.command("bash", "-c", line.replace("GUEST", name))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ((done.returncode == 0), said in done.stdout + done.stderr) == (worked, True), done
+
+
 def test_of_all_that_libvirt_knows_polkit_grants_that_user_these_alone(there):
     actions = there.actions()
     assert len(actions) > 100
@@ -267,6 +276,38 @@ def test_sessions_go_on_while_polkit_is_away(there, guests, make_stack):
     with stack.connect(token) as terminal:
         terminal.send(b"z")
         terminal.read_until(b"z")
+
+
+def test_a_console_on_a_unix_socket_needs_the_right_to_it_and_libvirt_s_leave(there, make_stack):
+    """What docs/consoles.md gives, and no way around polkit."""
+    path = "/var/lib/libvirt/consoles/a.sock"
+    device = f"<serial type='unix'><source mode='bind' path='{path}'/></serial>"
+    factory = rig.GuestFactory(there)
+    with contextlib.closing(factory):
+        subprocess.run(there.command("mkdir", "-p", os.path.dirname(path)), check=True)
+        guest = factory("echo", serial=(), extra=device, state="running")
+        stack = make_stack(there)
+        with stack.open(guest.name) as terminal:
+            why = "The host cannot open this console now; its operator finds why in the log."
+            assert terminal.ended() == (4503, why)
+        why = f"console at {path}: Permission denied; docs/consoles.md says what it needs"
+        assert why in stack.services["supervisor"].logged()
+        block = documents.block("docs/consoles.md", "unix-directory")
+        subprocess.run(there.command("sh", "-ec", block), check=True)
+        guest.destroy()
+        with stack.open(guest.name) as terminal:
+            stack.wait_sessions("waiting")
+            guest.start()
+            terminal.read_until(b"ready\r\n")
+            terminal.send(b"x")
+            terminal.read_until(b"x")
+        stack.wait_free()
+        there.add_rule("10-test.rules", DENIES_CONSOLES)
+        try:
+            with stack.open(guest.name) as terminal:
+                assert terminal.ended() == (4503, f"{DENIED}; its operator finds why in the log.")
+        finally:
+            there.remove_rule("10-test.rules")
 
 
 def test_what_is_missing_is_said(make_host, make_stack):

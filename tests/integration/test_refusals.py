@@ -50,14 +50,22 @@ class TestIssuing:
         assert_one_line(shared.cli("token", guest.name), guest.name, "<serial type=")
         assert shared.rest("GET", f"/v1/guests/{guest.name}")[1]["consoles"] == []
 
-    @pytest.mark.parametrize("backend", ["tcp", "unix", "null"])
-    def test_console_that_libvirt_cannot_open(self, shared, make_guest, backend):
-        guest = make_guest(serial=backend, state="off")
-        answer = shared.rest("POST", f"/v1/guests/{guest.name}/tokens", {})
-        assert_problem(answer, 409, "unsupported_console", "serial0", backend, "pty")
-        assert_one_line(shared.cli("token", guest.name), "serial0", backend)
+    @pytest.mark.parametrize(
+        ("backend", "kind", "says"),
+        [
+            ("null", "null", "discards all output"),
+            ("connect", "tcp", 'make it <source mode="bind">'),
+        ],
+    )
+    def test_console_that_cannot_be_opened(self, shared, make_guest, backend, kind, says):
+        guest = make_guest(serial=["pty", backend], state="off")
+        body = {"console": "serial1"}
+        answer = shared.rest("POST", f"/v1/guests/{guest.name}/tokens", body)
+        assert_problem(answer, 409, "unsupported_console", "serial1", kind, says, 'type="pty"')
+        done = shared.cli("token", guest.name, "--console", "serial1")
+        assert_one_line(done, "serial1", kind, says)
         consoles = shared.rest("GET", f"/v1/guests/{guest.name}")[1]["consoles"]
-        assert consoles == [{"alias": "serial0", "type": backend, "supported": False}]
+        assert consoles[1] == {"alias": "serial1", "type": kind, "supported": False}
 
     def test_unknown_console(self, shared, shared_guest):
         path = f"/v1/guests/{shared_guest.name}/tokens"
@@ -92,18 +100,18 @@ class TestIssuing:
 
     def test_libvirt_away(self, libvirtd, make_stack, echo_guest):
         stack = make_stack("supervisor", "api")
-        assert stack.rest("GET", "/healthz")[1]["libvirt"] == "ok"
+        assert stack.rest("GET", "/healthz/ready")[1]["libvirt"] == "ok"
         path = f"/v1/guests/{echo_guest.name}/tokens"
         libvirtd.stop_daemon()
         try:
             assert_problem(stack.rest("POST", path, {}), 503, "libvirt_unavailable", "libvirt")
             assert_one_line(stack.cli("token", echo_guest.name), "libvirt")
-            status, health = stack.rest("GET", "/healthz")
-            assert (status, health["libvirt"]) == (200, "unavailable")
+            status, health = stack.rest("GET", "/healthz/ready")
+            assert (status, health["libvirt"]) == (503, "unavailable")
         finally:
             libvirtd.start()
         assert stack.rest("POST", path, {})[0] == 201
-        assert stack.rest("GET", "/healthz")[1]["libvirt"] == "ok"
+        assert stack.rest("GET", "/healthz/ready")[1]["libvirt"] == "ok"
 
     def test_libvirt_hangs(self, libvirtd, make_stack, echo_guest):
         stack = make_stack("supervisor", "gateway", "api")

@@ -160,7 +160,7 @@ def test_what_is_shown_of_a_guest(page, guests, make_guest):
     web, db = (of(page, guest) for guest in guests)
     expect(web.locator(".state")).to_have_text("running")
     expect(db.locator(".state")).to_have_text("off")
-    expect(db.locator(".console").nth(1)).to_contain_text("Type null, which libvirt cannot open")
+    expect(db.locator(".console").nth(1)).to_contain_text("Type null, as it is, cannot be opened.")
     expect(db.get_by_role("button")).to_have_count(2)  # those of the first console
     expect(page.locator("#count")).to_have_text("2 guests")
     expect(page.locator("#age")).to_have_text("Updated just now")
@@ -250,7 +250,7 @@ def test_a_browser_that_opens_no_tab_is_given_a_link(page, guests):
 
 def test_a_key_that_only_watches(start, shared, guests):
     path = os.path.join(shared.directory, "keys", "api-keys")
-    enter(start, keys.add(path, "watcher", ["web-*"], "ro"))
+    enter(start, keys.add(path, "start-watcher", ["web-*"], "ro"))
     expect(start.locator(".guest")).to_have_count(1)
     with shared.open(guests[0].uuid):
         looked(start)
