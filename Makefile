@@ -46,7 +46,7 @@ bench:
 	@tools/setup bench
 	.venv/bin/python -m tests.bench $(ARGS)
 
-SPHINX = .venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees
+SPHINX = flock build/docs.lock .venv/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees
 docs:
 	@tools/setup docs
 	$(SPHINX) -b html docs build/site
