@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import signal
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,6 +21,11 @@ from .stack import Stack
 # The same examples in every run; searching for new ones is what "make fuzz" is for.
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 settings.load_profile("fixed")
+
+# nohup ignores these, and a shell for its background jobs; what they run inherits that.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DAEMONS = pytest.StashKey[list[Any]]()
 """What outlives a test: ``owns`` of each tells of a pid whether it is one of its processes."""
