@@ -102,6 +102,12 @@ def shows(page: Page, pattern: str) -> None:
     )
 
 
+def select(page: Page, word: str) -> None:
+    """Select a word of the terminal by a double click."""
+    page.get_by_text(word, exact=True).dblclick(force=True)
+    expect(page.locator(".xterm-selection div").first).to_be_attached()
+
+
 def lines(page: Page) -> list[str]:
     """What the terminal shows."""
     shown: str = page.evaluate("document.querySelector('.xterm-rows').innerText")

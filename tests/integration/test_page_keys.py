@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.chromium import shows, status
+from tests.chromium import select, shows, status
 
 KEYS = {
     "Esc": b"\x1b",
@@ -78,7 +78,7 @@ class Shell:
     def __init__(self, stack, guest, browser, **options):
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(5000)
+        self.page.set_default_timeout(20_000)
         self.stack, self.guest = stack, guest
 
     def attach(self, parameters="", **token):
@@ -224,7 +224,7 @@ def test_ctrl_shift_c_copies_the_selection(shell, word):
     page = shell.attach()
     shell.type(f"echo ''{word}; stty raw -echo; head -c 1 | hexdump; stty sane")
     shows(page, f"^{word}")
-    page.get_by_text(word, exact=True).dblclick(force=True)
+    select(page, word)
     page.keyboard.press("Control+Shift+C")
     expect(page.locator("#announcer")).to_contain_text("copied")
     other = shell.context.new_page()

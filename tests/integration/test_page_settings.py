@@ -69,7 +69,7 @@ Object.defineProperty(window, 'localStorage', {
 def page(browser):
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()
-    page.set_default_timeout(5000)
+    page.set_default_timeout(20_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page

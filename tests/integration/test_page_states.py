@@ -10,7 +10,7 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
-from tests.chromium import lines, shows, status
+from tests.chromium import lines, select, shows, status
 from tests.fake_gateway import FakeGateway
 
 
@@ -339,7 +339,7 @@ def test_a_browser_that_copies_nothing_is_not_said_to_have_copied(shared, page):
     expect(page.locator("#state")).to_have_text("Connected")
     gateway.print(b"word")
     shows(page, "word")
-    page.get_by_text("word", exact=True).dblclick(force=True)
+    select(page, "word")
     page.keyboard.press("Control+Shift+C")
     expect(page.locator("#announcer")).to_contain_text("copy nothing")
 
