@@ -56,7 +56,7 @@ def test_what_is_typed_just_before_the_client_leaves_is_taken(shared, echo_guest
     shared.wait_free()
 
 
-PRINTED = 300_000
+PRINTED = 30_000
 """Bytes after which a relay of a guest that prints has all the memory that it needs for that."""
 
 
