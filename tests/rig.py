@@ -325,7 +325,7 @@ class Leaks:
         """
         self.mark = uuid.uuid4().hex
         self._ours = ours
-        self._children = set(self._processes())
+        self._children = set(psutil.Process().children(recursive=True))
         self._fds = self._open_files()
 
     def found(self) -> list[str]:
