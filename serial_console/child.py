@@ -118,8 +118,16 @@ class Child:
         self._on_end(how)
 
 
-def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
+PREFIX = "console-"
+"""How the names of all our children begin, in ps(1) and for ``serial-console doctor``."""
+
+
+def fork(entry: Callable[[socket.socket], int], name: str) -> tuple[int, Channel]:
     """Fork a child that runs ``entry`` with its end of a channel, and nothing of ours but that.
+
+    Args:
+        entry: returns the exit status.
+        name: of the process, behind PREFIX: its arguments stay the supervisor's.
 
     Returns:
         The child's pid and our end of the channel.
@@ -138,12 +146,12 @@ def fork(entry: Callable[[socket.socket], int]) -> tuple[int, Channel]:
     except OSError as error:
         raise _unavailable(error) from error
     if pid == 0:
-        _become_child(entry, theirs)
+        _become_child(entry, name, theirs)
     theirs.close()
     return pid, Channel(ours)
 
 
-def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket) -> None:
+def _become_child(entry: Callable[[socket.socket], int], name: str, channel: socket.socket) -> None:
     """Run ``entry`` and exit. The supervisor's objects stay referenced from the frames below, so
     none of them is finalised here and closes a descriptor number that is ours by now."""
     status = CRASHED
@@ -158,6 +166,10 @@ def _become_child(entry: Callable[[socket.socket], int], channel: socket.socket)
         null = os.open(os.devnull, os.O_RDWR)  # only now: the supervisor may have had none left
         os.dup2(null, 0)
         os.dup2(null, 1)
+        with contextlib.suppress(OSError):
+            comm = os.open("/proc/self/comm", os.O_WRONLY)
+            os.write(comm, (PREFIX + name).encode())
+            os.close(comm)
         status = entry(channel)
     except BaseException:  # whatever it was, it must not run on as a supervisor
         log.exception("child %d failed", os.getpid())

@@ -140,7 +140,7 @@ class Inventory:
             Unavailable: the kernel refuses to fork.
         """
         if self._child is None:
-            pid, channel = fork(functools.partial(main, self._config))
+            pid, channel = fork(functools.partial(main, self._config), "guests")
             self._child = Child(self._loop, pid, channel, self._on_line, self._on_end)
         self._last += 1
         self._asked[self._last] = _Question(answered, failed)

@@ -68,7 +68,7 @@ class _Patient:
         self.heard = time.monotonic()
         self._pid = 0
         try:
-            self._pid, self._channel = fork(partial(_run, name, check))
+            self._pid, self._channel = fork(partial(_run, name, check), "doctor")
         except ConsoleError as error:
             self.findings.append(refused(name, error, "look for what fills the host: ps, free"))
             self.done = True

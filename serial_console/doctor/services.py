@@ -14,6 +14,7 @@ import msgspec
 import psutil
 
 from .. import __version__, channel, config, control
+from ..child import PREFIX
 from ..config import Config
 from ..errors import ConsoleError, SupervisorUnavailable, os_reason
 from .finding import Finding, refused
@@ -47,11 +48,11 @@ def running(path: str | None) -> list[Running]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             service, file = _service(process.cmdline())
-            if not service:
-                continue
+            if not service or process.name().startswith(PREFIX):
+                continue  # a relay has its supervisor's arguments, and may outlive it
             if file is None:
                 with contextlib.suppress(psutil.AccessDenied):
-                    file = process.environ().get("SERIAL_CONSOLE_CONFIG")
+                    file = process.environ().get("SERIAL_CONSOLE_CONFIG") or None
             if file is None and os.path.exists(config.SYSTEM_FILE):
                 file = config.SYSTEM_FILE
             if _resolved(file) == wanted:
@@ -60,7 +61,7 @@ def running(path: str | None) -> list[Running]:
     return [
         one
         for pid, one in sorted(found.items())
-        # A relay or a connection is a fork of its service and has the same arguments.
+        # A connection is a fork of its service and has the same arguments.
         if (up := found.get(parents[pid])) is None or up.service != one.service
     ]
 

@@ -24,7 +24,7 @@ def heard_of_what_ended_before_it_was_told_something() -> list[bytes | str]:
         heard.append(how)
         loop.stop()
 
-    pid, channel = fork(says_why_and_ends)
+    pid, channel = fork(says_why_and_ends, "test")
     child = Child(loop, pid, channel, heard.append, on_end)
     watch = os.pidfd_open(pid)
     try:

@@ -52,12 +52,12 @@ def test_a_new_relay_binds_when_the_one_before_has_left_its_socket(run_dir: str)
     path = os.path.join(run_dir, "web.sock")
     config = parse(fakes.config_text(run_dir, "") + '[libvirt]\nuri = "test:///nothing"\n', "test")
     os.makedirs(config.paths.relays)
-    before, its_channel = fork(partial(listens, path))
+    before, its_channel = fork(partial(listens, path), "test")
     try:
         assert next_line(its_channel, 10) == b"listens"
         nobody = "00000000-0000-0000-0000-000000000000"
         spec = relay.Spec("new", "web", nobody, "serial0", None, path, (before,))
-        pid, channel = fork(partial(relay.main, spec, config))
+        pid, channel = fork(partial(relay.main, spec, config), "test")
         try:
             while not waits_for(pid, before):
                 assert next_line(channel, 0.01) is None
