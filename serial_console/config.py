@@ -116,7 +116,7 @@ def directory(path: str | None = None) -> str:
 
 def found(path: str | None) -> str | None:
     """Return the file that ``load`` reads, or None where there is none."""
-    path = path or os.environ.get("SERIAL_CONSOLE_CONFIG")
+    path = path or os.environ.get("SERIAL_CONSOLE_CONFIG") or None
     return SYSTEM_FILE if path is None and os.path.exists(SYSTEM_FILE) else path
 
 
