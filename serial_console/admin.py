@@ -59,7 +59,7 @@ class Admin:
         self._audit = audit
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self.gateway = ""
-        """The release of the gateway that redeemed last; "" if it does not say, or none has."""
+        """The release of the gateway that redeemed a token last; "" before."""
         self._end = end
         self._reports = reports
         self._totals = totals

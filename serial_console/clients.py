@@ -372,22 +372,22 @@ class Clients:
 
     # ---- going
 
-    def end(self, session: str, code: CloseCode, reason: str) -> None:
+    def end(self, session: str, code: int, reason: str) -> None:
         """End one session; one that is not there is no error."""
         if session in self._clients:
             self._end(self._clients[session], code, reason)
 
-    def end_all(self, code: CloseCode, reason: str) -> None:
+    def end_all(self, code: int, reason: str) -> None:
         """End every session, once its client has taken what was printed before."""
         for client in list(self._clients.values()):
             self._end(client, code, reason)
 
-    def close_all(self, code: CloseCode, reason: str) -> None:
+    def close_all(self, code: int, reason: str) -> None:
         """End every session at once."""
         for client in list(self._clients.values()):
             self._close(client, code, reason)
 
-    def _end(self, client: _Client, code: CloseCode, reason: str) -> None:
+    def _end(self, client: _Client, code: int, reason: str) -> None:
         if client.sock is None:
             self._close(client, code, reason)
         else:
@@ -414,7 +414,7 @@ class Clients:
             client.sock = None
             self._pump.leave(client.id)
 
-    def _close(self, client: _Client, code: CloseCode, reason: str) -> None:
+    def _close(self, client: _Client, code: int, reason: str) -> None:
         del self._clients[client.id]
         self._let_go(client)
         end = control.encode(control.End(code=code, reason=reason))

@@ -80,7 +80,7 @@ class Finish:
     """End this client: flush what can be flushed, say ``end``, close."""
 
     client: str
-    code: CloseCode
+    code: int
     reason: str
 
 
@@ -287,7 +287,7 @@ class Pump:
             held=sum(len(data) for typist, data in held if typist == client),
         )
 
-    def finish(self, client: str, code: CloseCode, reason: str, now: float) -> None:
+    def finish(self, client: str, code: int, reason: str, now: float) -> None:
         """Have a client ended: it is told, then the intent to close it follows."""
         one = self._clients.get(client)
         if one is None or one.finished:

@@ -189,11 +189,10 @@ class _Relay:
                 self._unused.set(None)
                 self._clients.expect(message, back)
             case control.End():
-                code = CloseCode(message.code)
                 if message.session is None:
-                    self._end(code, message.reason)
+                    self._end(message.code, message.reason)
                 else:
-                    self._clients.end(message.session, code, message.reason)
+                    self._clients.end(message.session, message.code, message.reason)
             case control.Query():
                 self._tell(self._clients.report(time.monotonic()))
 
@@ -268,7 +267,7 @@ class _Relay:
 
     # ---- ends
 
-    def _end(self, code: CloseCode, reason: str) -> None:
+    def _end(self, code: int, reason: str) -> None:
         """End, as we were told to, when every client has been told."""
         self._told_to_end = True
         self._clients.end_all(code, reason)

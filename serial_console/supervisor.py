@@ -57,7 +57,10 @@ ADOPTION = 2.0
 """Seconds that relays of the supervisor before have to greet us before we serve."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-_REFUSALS = {CloseCode.GONE: NoSuchGuest, CloseCode.UNAVAILABLE: Unavailable}
+_REFUSALS: dict[int, type[ConsoleError]] = {
+    CloseCode.GONE: NoSuchGuest,
+    CloseCode.UNAVAILABLE: Unavailable,
+}
 _from_relay = control.Decoder(control.FromRelay, others=True)
 
 
@@ -140,7 +143,6 @@ class _Supervisor:
     # ---- redeem.sock
 
     def _on_redeem(self, request: control.Redeem, caller: Caller) -> None:
-        self._admin.gateway = request.version
         try:
             back = self._table.resumable(digest(request.token).hex(), request.client)
             if back is not None:
@@ -179,6 +181,8 @@ class _Supervisor:
         caller: Caller,
         own: str,
     ) -> Admission:
+        if request.version:
+            self._admin.gateway = request.version
         late = LibvirtUnavailable(
             "libvirt on the host did not open the console in time; try again in a while."
         )
@@ -230,7 +234,7 @@ class _Supervisor:
         ending = tuple(one.child.pid for one in self._children.values() if one.path == path)
         new = Relay(secrets.token_hex(8), grant.guest, grant.uuid, grant.console, path)
         spec = relay.Spec(new.id, grant.guest, grant.uuid, grant.console, grant.alias, path, ending)
-        pid, channel = fork(functools.partial(relay.main, spec, self._current.config))
+        pid, channel = fork(functools.partial(relay.main, spec, self._current.config), "relay")
         self._take_on(new, pid, channel)
         return new
 
@@ -358,7 +362,7 @@ class _Supervisor:
                 self._tally.measured(session, message.client)
                 taker = which.sessions.get(message.taker)
                 self._audit.closed(session, message.code, message.reason, taker)
-                kind = _REFUSALS.get(CloseCode(message.code), Closed)
+                kind = _REFUSALS.get(message.code, Closed)
                 self._refuse(session, kind(message.reason))  # if it was not answered yet
                 self._table.remove(session)
             case control.Report():

@@ -1,12 +1,14 @@
 """Processes that are killed: what lives on, and what the next one finds."""
 
+import glob
 import os
 import signal
 
 from serial_console import __version__
+from serial_console.doctor import services
 from tests import rig
 from tests.clients import echo
-from tests.stack import alive, descendants
+from tests.stack import alive, descendants, request
 
 
 def test_a_killed_relay_does_not_lock_its_guest(both, via, echo_guest):
@@ -52,14 +54,31 @@ def test_a_killed_gateway_child_frees_the_console(stack, echo_guest):
     stack.wait_free()
 
 
+def test_a_relay_of_the_release_before_ends_a_session_as_it_is_told(stack, echo_guest):
+    """A supervisor may know reasons that it does not."""
+    with stack.open(echo_guest.uuid) as terminal:
+        assert echo(terminal, b"x") == b"x"
+        stack.wait_sessions("connected")
+        assert stack.end("supervisor", signal.SIGKILL) == -signal.SIGKILL
+        (path,) = glob.glob(f"{stack.control}/relays/*.sock")
+        end = {"v": 1, "op": "end", "code": 4499, "reason": "A later release knows why."}
+        assert request(path, end)["op"] == "adopt"
+        assert terminal.ended() == (4499, "A later release knows why.")
+    stack.start("supervisor")
+    stack.wait_free()
+
+
 def survives(stack, guest, number, status):
     """The session lives on without a supervisor; the next one adopts it and can end it."""
     with stack.open(guest.uuid, user="alice") as terminal:
         assert echo(terminal, b"x") == b"x"
         (before,) = stack.wait_sessions("connected")
+        redeem = {"v": 1, "op": "redeem", "token": "?" * 43, "client": "::1", "version": "0.0.9"}
+        assert not request(stack.redeem_path, redeem)["ok"]
         assert stack.ask("health")["gateway_version"] == __version__
         assert stack.end("supervisor", number) == status
         assert echo(terminal, b"without") == b"without"
+        assert [one.service for one in services.running(stack.config)] == ["gateway"]
         stack.start("supervisor")
         (after,) = stack.wait_sessions("connected")
         same = ("id", "guest", "uuid", "console", "mode", "user", "client", "opened_at")
