@@ -53,6 +53,7 @@ docs:
 
 man:
 	@tools/setup docs
+	rm -rf build/man
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(SPHINX) -b man docs build/man
 
 wheel:

@@ -39,7 +39,7 @@ class Deb:
     """
 
     name = "Debian package"
-    left = f"{KEPT}|/etc/systemd/system/|/var/lib/systemd/deb-systemd-helper-"
+    left = f"{KEPT}|/etc/logrotate.d/|/etc/systemd/system/|/var/lib/systemd/deb-systemd-helper-"
     """Paths that a removal leaves; the last two are Debian's own, of a unit that was enabled."""
     new_configuration = ""
     """Where an upgrade puts a newer ``config.toml`` than the one that the operator has changed."""

@@ -128,6 +128,16 @@ def test_removal_leaves_nothing(package):
         assert [path for path in files(root) if not re.match(package.left, path)] == []
         kept = pathlib.Path(root.path(package.removed_configuration)).read_text("utf-8")
         assert kept.endswith(MINE)
+        package.install(root)  # again: it runs as after the first time
+        assert states(root, *UNITS) == ["active"] * len(UNITS)
+        # Without the target nothing of systemd's ends the sessions.
+        root.systemctl("stop", "serial-console.target")
+        root.systemctl("start", "serial-console-supervisor", "serial-console-gateway")
+        with connect(root, resume=60) as terminal:
+            prompt(terminal)
+            package.remove(root)
+            assert terminal.ended()[0] == 1012
+        assert processes(root) == []
         package.purge(root)
         assert files(root) + accounts(root) + units(root) == []
         assert root.systemctl("is-system-running") == "running"

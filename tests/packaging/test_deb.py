@@ -105,7 +105,21 @@ def test_files_are_root_s_and_nobody_else_may_write_them(deb):
 
 
 def test_the_configuration_is_the_operator_s(unpacked):
-    assert (unpacked / "DEBIAN/conffiles").read_text() == "/etc/serial-console/config.toml\n"
+    listed = (unpacked / "DEBIAN/conffiles").read_text().splitlines()
+    assert sorted(listed) == ["/etc/logrotate.d/serial-console", "/etc/serial-console/config.toml"]
+
+
+def test_the_documents_are_where_the_program_sends_people(unpacked):
+    there = unpacked / "usr/share/doc/serial-console"
+    readable = [there / "README.md", *there.glob("docs/*.md")]
+    for path in readable:
+        text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!\w+:|#)([^)#]+)", text):
+            target = (path.parent / link).resolve()
+            assert target.exists() or not target.is_relative_to(there / "docs"), (path.name, link)
+    for source in (packages.ROOT / "serial_console").rglob("*.py"):
+        for name in re.findall(r"docs/[\w.-]+\.md", source.read_text("utf-8")):
+            assert (there / name).is_file(), name
 
 
 def paragraphs(unpacked):

@@ -110,11 +110,15 @@ def test_a_removal_stops_every_unit(script: str) -> None:
 
 @pytest.mark.parametrize("script", [debian("postinst"), scriptlet("postun")], ids=["deb", "rpm"])
 def test_an_upgrade_restarts_the_services_and_not_what_ends_sessions(script: str) -> None:
-    restarted = set(re.findall(r"serial-console-\w+\.service", script))
-    assert restarted == {
-        f"serial-console-{one}.service" for one in ("supervisor", "gateway", "api")
-    }
+    # One by one and in this order, as docs/versions.md says.
+    assert re.findall(r"serial-console-(\w+)\.service", script) == ["supervisor", "gateway", "api"]
+    assert re.search(r"restart \"?\$service", script)
     assert "restart serial-console.target" not in script
+
+
+def test_the_audit_log_is_rotated_as_documented() -> None:
+    file = (ROOT / "packaging/logrotate").read_text("utf-8")
+    assert file == documents.block("docs/audit.md", "logrotate")
 
 
 @pytest.mark.parametrize("script", [debian("postinst"), scriptlet("post")], ids=["deb", "rpm"])
