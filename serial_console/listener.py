@@ -29,8 +29,14 @@ def make_directory(path: str, mode: int) -> None:
             f"cannot make the directory {path}: {os_reason(error)}; "
             "make it by hand or choose another one under [paths] in the configuration"
         ) from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise SetupError(
+    if wrong := flaw(path):
+        raise SetupError(wrong)
+
+
+def flaw(path: str) -> str:
+    """Return why a directory is none for sockets of ours, and what to do; "" where it is one."""
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+        return (
             f"the directory {path} is not writable for uid {os.geteuid()}; "
             "change its owner or choose another one under [paths] in the configuration"
         )
@@ -42,12 +48,13 @@ def make_directory(path: str, mode: int) -> None:
         open_to = "can be written by everybody"
     elif status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid()):
         open_to = f"can be written by group {status.st_gid}"
-    if open_to:
-        raise SetupError(
-            f"the directory {path} {open_to}, so that others could replace the sockets in it; give "
-            f"it to uid {os.geteuid()} alone, or choose another one under [paths] in the "
-            "configuration"
-        )
+    if not open_to:
+        return ""
+    return (
+        f"the directory {path} {open_to}, so that others could replace the sockets in it; give "
+        f"it to uid {os.geteuid()} alone, or choose another one under [paths] in the "
+        "configuration"
+    )
 
 
 class Listener:

@@ -5,6 +5,7 @@ What a check needs is imported in its own process: a package that is missing fai
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import time
@@ -39,6 +40,7 @@ def checks(path: str | None) -> dict[str, Check]:
         "api port": case.api,
         "versions": case.versions,
         "origin": case.origin,
+        "page settings": case.page,
         "tls": case.tls,
         "api keys": case.api_keys,
         "audit log": case.audit_log,
@@ -53,14 +55,20 @@ class _Case:
         self._config = found
 
     def file(self) -> Iterator[Finding]:
-        from . import settings
+        from . import host, settings
 
-        return settings.file(self._path)
+        return settings.file(self._path, [user for user in host.USERS if self._user(user)])
 
     def origin(self) -> Iterator[Finding]:
         from . import settings
 
         return settings.origin(self._config.gateway)
+
+    def page(self) -> Iterator[Finding]:
+        from . import settings
+
+        directory = config.directory(self._path)
+        return settings.page(directory, self._user("serial-console-gateway"))
 
     def packages(self) -> Iterator[Finding]:
         from . import host
@@ -103,13 +111,13 @@ class _Case:
     def directories(self) -> Iterator[Finding]:
         from . import files
 
-        return files.directories(self._config.paths)
+        return files.directories(self._config.paths, self._user("serial-console"))
 
     def sockets(self) -> Iterator[Finding]:
         from . import files
 
         paths = self._config.paths
-        wanted = {paths.redeem: True, paths.admin: True, os.path.join(paths.api, "api.sock"): False}
+        wanted = {paths.redeem: True, paths.admin: True, paths.api_socket: False}
         return files.sockets(wanted)
 
     def supervisor(self) -> Iterator[Finding]:
@@ -140,17 +148,24 @@ class _Case:
     def tls(self) -> Iterator[Finding]:
         from . import tls
 
-        return tls.check(self._config.gateway, time.time())
+        return tls.check(self._config.gateway, time.time(), self._user("serial-console-gateway"))
 
     def api_keys(self) -> Iterator[Finding]:
         from . import files
 
-        return files.api_keys(self._config)
+        return files.api_keys(self._config, self._user("serial-console-api"))
 
     def audit_log(self) -> Iterator[Finding]:
         from . import files
 
         return files.audit_log(self._config.log.audit)
+
+    def _user(self, name: str) -> str:
+        """Return a service's user where we can look with their rights, else ""."""
+        if os.geteuid() == 0 and config.found(self._path) == config.SYSTEM_FILE:
+            with contextlib.suppress(KeyError):
+                return pwd.getpwnam(name).pw_name
+        return ""
 
     def _runs(self, service: str) -> bool:
         from . import services

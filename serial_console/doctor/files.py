@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from .. import keys
 from ..config import Config, Paths
 from ..errors import ConfigError, os_reason
+from ..listener import flaw
 from ..names import SUN_PATH_MAX
+from . import rights
 from .finding import Finding, refused
 
 _ROOT = "run doctor as root to look at it"
@@ -17,8 +19,13 @@ _START = "start the services: systemctl start serial-console.target, or serial-c
 _NAME = len("/01234567-89ab-cdef-0123-456789abcdef.sock")
 
 
-def directories(paths: Paths) -> Iterator[Finding]:
-    """Look at the directories that the sockets are in."""
+def directories(paths: Paths, user: str = "") -> Iterator[Finding]:
+    """Look at the directories that the sockets are in.
+
+    Args:
+        paths: where they are.
+        user: the supervisor's, "" where it is not known: who has to be able to use them.
+    """
     for path in (paths.consoles, paths.control, paths.api):
         try:
             mode = os.stat(path).st_mode
@@ -34,11 +41,19 @@ def directories(paths: Paths) -> Iterator[Finding]:
         elif mode & stat.S_IWOTH:
             message = f"{path} can be written by everybody (mode {stat.S_IMODE(mode):04o})"
             yield Finding("directories", "fail", message, f"chmod o-w {path}")
+        elif user and path != paths.api and (wrong := _flaw(user, path)):
+            message, _, fix = wrong.partition("; ")
+            yield Finding("directories", "fail", message, fix)
         elif path == paths.consoles and len(os.fsencode(path)) + _NAME > SUN_PATH_MAX:
             message = f"{path} is too long for the names of sockets in it"
             yield Finding("directories", "fail", message, "choose a shorter paths.consoles")
         else:
             yield Finding("directories", "ok", f"{path} (mode {stat.S_IMODE(mode):04o})")
+
+
+def _flaw(user: str, path: str) -> str:
+    with rights.of(user):
+        return flaw(path)
 
 
 def sockets(wanted: dict[str, bool], table: str = "/proc/net/unix") -> Iterator[Finding]:
@@ -82,9 +97,14 @@ def _listening(table: str) -> set[str]:
     return found
 
 
-def api_keys(config: Config) -> Iterator[Finding]:
-    """Look at the file of API keys."""
+def api_keys(config: Config, user: str = "") -> Iterator[Finding]:
+    """Look at the file of API keys; ``user`` is the API's, "" where it is not known."""
     path = config.api.keys
+    if user and rights.denied(user, path):
+        message = f"{user} cannot read {path}: the API refuses every key"
+        fix = f"chown root:{user} {path} && chmod 0640 {path}"
+        yield Finding("api keys", "fail", message, fix)
+        return
     try:
         count = len(keys.load(path))
     except ConfigError as error:

@@ -25,7 +25,10 @@ ANSWER = 4.0
 UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 """Where a unit may be (systemd.unit(5))."""
 
-_START = "systemctl start serial-console.target, or serial-console run"
+_START = (
+    "systemctl start serial-console.target, or serial-console run; if it does not stay up: "
+    "journalctl -u 'serial-console-*'"
+)
 
 
 class Running(NamedTuple):

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
+
+from websockify_tokens import pages
 
 from .. import config
 from ..config import Gateway
+from . import rights
 from .finding import Finding
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-def file(path: str | None) -> Iterator[Finding]:
-    """Look at the configuration file; ``path`` as for config.load()."""
+def file(path: str | None, users: Sequence[str] = ()) -> Iterator[Finding]:
+    """Look at the configuration file.
+
+    Args:
+        path: as for config.load().
+        users: the services', where they are known: who has to be able to read it.
+    """
     found = config.found(path)
     wrong = config.mistakes(path)
     for mistake in wrong:
@@ -33,8 +41,27 @@ def file(path: str | None) -> Iterator[Finding]:
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         message = f"{found} can be written by others (mode {stat.S_IMODE(mode):04o})"
         yield Finding("config", "fail", message, f"chmod go-w {found}")
+    elif denied := [user for user in users if rights.denied(user, found)]:
+        message = f"{', '.join(denied)} cannot read {found}"
+        yield Finding("config", "fail", message, f"chmod a+r {found}; a+x for its directories")
     elif not wrong:
         yield Finding("config", "ok", found)
+
+
+def page(directory: str, user: str = "") -> Iterator[Finding]:
+    """Look at the operator's settings of the page as the gateway does, whose user is ``user``."""
+    offered = pages.Pages("/nonexistent", directory)
+    for name in ("defaults.json", "mandatory.json"):
+        try:
+            with rights.of(user):
+                offered.find(f"/{name}")
+        except pages.SettingsError as error:
+            fix = "correct that file; until then the page opens for nobody"
+            yield Finding("page settings", "fail", str(error), fix)
+        else:
+            there = os.path.exists(os.path.join(directory, name))
+            message = os.path.join(directory, name)
+            yield Finding("page settings", "ok", message if there else f"no {message}")
 
 
 def origin(gateway: Gateway) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from websockify_tokens.tls import Certificate, CertificateError, peer
 
 from ..config import Gateway
 from ..errors import os_reason
+from . import rights
 from .finding import Finding
 
 SOON = 14
@@ -25,12 +26,13 @@ _DAY = 86400
 _RENEW = "renew it; the gateway reads new files by itself, within a connection"
 
 
-def check(gateway: Gateway, now: float) -> Iterator[Finding]:
+def check(gateway: Gateway, now: float, user: str = "") -> Iterator[Finding]:
     """Look at ``gateway.tls_cert`` and ``tls_key``.
 
     Args:
         gateway: the settings.
         now: Unix seconds.
+        user: the gateway's, "" where it is not known: who has to be able to read them.
     """
     cert, key = gateway.tls_cert, gateway.tls_key
     if not cert:
@@ -55,6 +57,12 @@ def check(gateway: Gateway, now: float) -> Iterator[Finding]:
         else:
             yield Finding("tls", "fail", str(error), "correct gateway.tls_cert and gateway.tls_key")
         return
+    for path in (cert, key):
+        if user and rights.denied(user, path):
+            message = f"{user} cannot read {path}: the gateway does not start"
+            fix = f"chgrp {user} {path} && chmod g+r {path}; the same with g+x for its directories"
+            yield Finding("tls", "fail", message, fix)
+            return
     yield _dates(cert, names, now)
     host = urlsplit(gateway.public_url).hostname
     if host and not any(fnmatch.fnmatch(host, name) for name in _hosts(names)):

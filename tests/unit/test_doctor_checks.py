@@ -1,6 +1,7 @@
 """Each check of the doctor: what it says of what is right, and of what is not."""
 
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from serial_console.config import Api, Config, Gateway, Paths
 from serial_console.consoles import consoles
 from serial_console.doctor import files, host, libvirt, services, settings, tls
 from serial_console.errors import SupervisorUnavailable
-from tests import certs, fakes
+from tests import certs, fakes, rig
 
 NOW = time.time()
 DAY = 86400
@@ -27,6 +28,16 @@ DAY = 86400
 def only(findings):
     (found,) = findings
     return found
+
+
+@pytest.fixture
+def nobody(run_dir):
+    """A service's user, who may enter ``run_dir``: only root can look with their rights."""
+    if os.geteuid() != 0:
+        rig.missing("root, to look with another user's rights")
+    os.chmod(run_dir, 0o755)
+    yield "nobody"
+    os.setgroups([])  # what a check leaves, which has a process of its own
 
 
 def verdicts(findings):
@@ -47,6 +58,26 @@ class TestSettings:
         wrong = list(settings.file(str(path)))
         assert [one.status for one in wrong] == ["fail", "fail"]
         assert "line 2, key gateway.listen" in wrong[0].message
+
+    def test_the_file_is_for_the_services(self, run_dir, nobody):
+        path = os.path.join(run_dir, "config.toml")
+        Path(path).touch(0o644)
+        try:
+            assert only(settings.file(path, [nobody])).status == "ok"
+            os.chmod(path, 0o600)
+            found = only(settings.file(path, [nobody]))
+            assert found[:3] == ("config", "fail", f"nobody cannot read {path}")
+        finally:
+            os.unlink(path)
+
+    def test_the_page_is_the_operator_s(self, tmp_path):
+        assert verdicts(settings.page(str(tmp_path))) == [("page settings", "ok")] * 2
+        (tmp_path / "defaults.json").write_text('{"theme": "dark"}')
+        (tmp_path / "mandatory.json").write_text('{"theme": "dark",}')
+        good, bad = settings.page(str(tmp_path))
+        assert good[1:3] == ("ok", str(tmp_path / "defaults.json"))
+        assert bad.status == "fail"
+        assert f"cannot use {tmp_path / 'mandatory.json'}: it is not JSON" in bad.message
 
     @pytest.mark.parametrize(
         ("gateway", "status", "words"),
@@ -150,6 +181,27 @@ class TestFiles:
         long.mkdir()
         assert "too long" in found(long).message
 
+    def test_a_directory_is_the_supervisor_s(self, run_dir, nobody):
+        path = os.path.join(run_dir, "console")
+        os.mkdir(path)
+
+        def found():
+            paths = Paths(consoles=path, control=path, api="/tmp/..")
+            return next(files.directories(paths, nobody))
+
+        assert f"the directory {path} is not writable for uid" in found().message
+        os.chown(path, rig.NOBODY, -1)
+        assert found().status == "ok"
+        os.chmod(path, 0o775)
+        os.chown(path, 12345, pwd.getpwnam(nobody).pw_gid)
+        assert found()[1:] == (
+            "fail",
+            f"the directory {path} belongs to uid 12345, so that others could replace the sockets "
+            "in it",
+            f"give it to uid {rig.NOBODY} alone, or choose another one under [paths] in the "
+            "configuration",
+        )
+
     def test_sockets(self, run_dir, tmp_path):
         path = os.path.join(run_dir, "x.sock")
         assert only(files.sockets({path: True})).status == "fail"
@@ -181,10 +233,26 @@ class TestFiles:
         assert found.status == "fail"
         assert found.fix == f"run: chmod g-w,o= {path}"
         os.chmod(path, 0o600)
+        assert only(files.api_keys(case)).status == "ok"
         Path(path).write_text(secret + "\n")
         found = only(files.api_keys(case))
         assert found.status == "fail"
         assert secret not in str(found)
+
+    def test_api_keys_are_for_the_api(self, run_dir, nobody):
+        path = os.path.join(run_dir, "api-keys")
+        keys.add(path, "manager")
+        try:
+            os.chown(path, 0, pwd.getpwnam(nobody).pw_gid)
+            os.chmod(path, 0o640)
+            case = Config(api=Api(keys=path))
+            assert only(files.api_keys(case, nobody)).status == "ok"
+            os.chmod(path, 0o600)
+            found = only(files.api_keys(case, nobody))
+            assert found.status == "fail"
+            assert found.fix == f"chown root:nobody {path} && chmod 0640 {path}"
+        finally:
+            os.unlink(path)
 
     def test_the_audit_log(self, tmp_path):
         path = tmp_path / "audit.log"
@@ -204,6 +272,15 @@ def pair(tmp_path_factory):
 
 
 class TestTls:
+    def test_they_are_for_the_gateway(self, pair, run_dir, nobody):
+        case = Gateway(tls_cert=pair[0], tls_key=pair[1])
+        found = list(tls.check(case, time.time(), nobody))[-1]  # below a directory of root's
+        assert found[:3] == (
+            "tls",
+            "fail",
+            f"nobody cannot read {pair[0]}: the gateway does not start",
+        )
+
     def test_none(self):
         assert only(tls.check(Gateway(), NOW)).status == "ok"
 
