@@ -269,4 +269,5 @@ def _key(seconds: float, wake: int) -> str:
         return "resize"
     if 0 not in ready:
         return ""
-    return os.read(0, 1).decode("latin-1") or "q"  # the terminal is gone
+    pressed = os.read(0, 64).decode("latin-1") or "q"  # the terminal is gone
+    return pressed if pressed.startswith("\x1b") else pressed[0]  # F2 is ESC O Q

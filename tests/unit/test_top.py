@@ -223,6 +223,7 @@ def test_it_goes_on_sorts_and_quits(place: Place) -> None:
         screen.press(b"s")
         by = screen.wait("by activity")
         assert "by guest" not in by.rpartition("by activity")[2]
+        screen.press(b"\x1bOQ")  # F2
         place.supervisor.sessions = []
         screen.wait("0 sessions")
         screen.press(b"q")
