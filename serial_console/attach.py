@@ -76,23 +76,24 @@ def attach(
     """
     key = escape_byte(escape)
     to_terminal = os.isatty(1)
-    issued = channel.call(
-        config.paths.admin,
-        control.Issue(
-            guest=guest,
-            user=login_name(),
-            by=login_name(),
-            mode=mode,
-            console=console,
-            takeover=takeover,
-            notices=None if to_terminal else False,
-            replay=None if to_terminal else 0,
-            escape="",
-        ),
-    )
     interactive = os.isatty(0)
     with contextlib.ExitStack() as stack:
+        # Before there is a token: whoever may not use this socket should not leave one behind.
         events = stack.enter_context(channel.connect(config.paths.redeem, TIMEOUT))
+        issued = channel.call(
+            config.paths.admin,
+            control.Issue(
+                guest=guest,
+                user=login_name(),
+                by=login_name(),
+                mode=mode,
+                console=console,
+                takeover=takeover,
+                notices=None if to_terminal else False,
+                replay=None if to_terminal else 0,
+                escape="",
+            ),
+        )
         redeem = control.Redeem(token=str(issued.get("token")), client="local", events=True)
         redeemed, lines = channel.ask(events, redeem)
         path = str(redeemed.get("path"))
