@@ -175,7 +175,7 @@ def test_away_for_a_minute_and_hung_and_a_guest_gone_unheard(tmp_path, stack, ma
         typist.send(b"in order")
         attempts = away.attempts()
         at = time.monotonic()
-        rest = began + AWAY - at
+        rest = max(20.0, began + AWAY - at)  # where the other one took all the time
         assert not rig.eventually(lambda: away.stack.sessions()[0]["state"] != "reconnecting", rest)
         rate = (away.attempts() - attempts) / (time.monotonic() - at) / 2
         assert 0.3 < rate < 0.6, f"{rate} attempts a second and session"

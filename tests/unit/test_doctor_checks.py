@@ -272,7 +272,7 @@ def pair(tmp_path_factory):
 
 
 class TestTls:
-    def test_they_are_for_the_gateway(self, pair, run_dir, nobody):
+    def test_they_are_for_the_gateway(self, pair, nobody):
         case = Gateway(tls_cert=pair[0], tls_key=pair[1])
         found = list(tls.check(case, time.time(), nobody))[-1]  # below a directory of root's
         assert found[:3] == (

@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from serial_console import __version__
+from serial_console.doctor import host
 from tests import documents
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -130,9 +131,10 @@ def test_users_are_made_before_directories(script: str) -> None:
     assert script.index("systemd-sysusers") < script.index("systemd-tmpfiles")
 
 
-def test_a_purge_takes_every_account() -> None:
+def test_a_purge_takes_every_account_and_doctor_knows_them() -> None:
     made = (ROOT / "systemd/sysusers.d/serial-console.conf").read_text("utf-8")
     users, groups = (set(re.findall(rf"^{one} (\S+)", made, re.MULTILINE)) for one in "ug")
+    assert users == set(host.USERS)
     script = debian("postrm")
     for kind, names in (("user", users), ("group", groups)):
         found = re.search(rf"for {kind} in (.*); do", script)
