@@ -7,8 +7,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from websockify_tokens import pages
-
 from .. import config
 from ..config import Gateway
 from . import rights
@@ -50,6 +48,8 @@ def file(path: str | None, users: Sequence[str] = ()) -> Iterator[Finding]:
 
 def page(directory: str, user: str = "") -> Iterator[Finding]:
     """Look at the operator's settings of the page as the gateway does, whose user is ``user``."""
+    from websockify_tokens import pages  # it needs websockify, which may be missing
+
     offered = pages.Pages("/nonexistent", directory)
     for name in ("defaults.json", "mandatory.json"):
         try:

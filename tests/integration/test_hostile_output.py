@@ -230,7 +230,7 @@ def in_groups(share):
     yield group
 
 
-@pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_guest_can_print_what_it_likes(shared, guest, orders, watched, share):
     page = watched.page
     watched.open(page_url(shared, guest))
