@@ -343,3 +343,18 @@ def test_a_refused_token(run_dir: str, tmp_path: Path, raw: bytes, words: str) -
             assert done.returncode == 1
             assert said in done.stderr
             assert done.stderr.count("\n") == 1
+
+
+def test_who_may_not_redeem_leaves_no_token(run_dir: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(fakes.config_text(run_dir, "/nonexistent"))
+    with fakes.FakeSupervisor(run_dir) as supervisor:
+        supervisor.guests = [fakes.guest("web-1")]
+        os.unlink(fakes.config(run_dir).paths.redeem)
+        command = [sys.executable, "-m", "serial_console", "--config", str(config), "attach"]
+        done = subprocess.run(
+            [*command, "web-1"], capture_output=True, text=True, check=False, stdin=0
+        )
+        assert done.returncode == 1
+        assert "redeem.sock" in done.stderr
+        assert supervisor.asked(control.Issue) == 0

@@ -177,6 +177,10 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SERIAL_CONSOLE_CONFIG", str(tmp_path / "one"))
     assert config.load().tokens.ttl == 1
     assert config.load(str(tmp_path / "two")).tokens.ttl == 2
+    monkeypatch.setenv("SERIAL_CONSOLE_CONFIG", "")
+    unnamed = config.load()
+    monkeypatch.delenv("SERIAL_CONSOLE_CONFIG")
+    assert unnamed == config.load()
 
 
 @pytest.mark.parametrize(
