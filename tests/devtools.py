@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -72,6 +73,7 @@ def tab(url: str) -> Iterator[Tab]:
             [*command, f"--user-data-dir={profile}", "about:blank"],
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | {"TMPDIR": profile},  # it leaves a directory there when it is ended
         )
         try:
             assert process.stderr is not None
