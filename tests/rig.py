@@ -149,7 +149,7 @@ class Line:
     def _take(self, end: Callable[[], int], least: int, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds
         while (length := end()) < least:
-            self._wait(select.POLLIN, deadline, f"read only {bytes(self._read[-500:])!r}")
+            self._wait(select.POLLIN, deadline, f"read only {bytes(self._read[-3000:])!r}")
             self._read += os.read(self._fd, 65536)
         taken = bytes(self._read[:length])
         del self._read[:length]
