@@ -150,7 +150,9 @@ class Line:
         deadline = time.monotonic() + seconds
         while (length := end()) < least:
             self._wait(select.POLLIN, deadline, f"read only {bytes(self._read[-3000:])!r}")
-            self._read += os.read(self._fd, 65536)
+            data = os.read(self._fd, 65536)
+            assert data, f"closed after {bytes(self._read[-3000:])!r}"
+            self._read += data
         taken = bytes(self._read[:length])
         del self._read[:length]
         return taken
